@@ -1,0 +1,1 @@
+"""The quantization methods that come with qbench, one file each."""

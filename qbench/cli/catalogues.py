@@ -1,0 +1,74 @@
+"""``qbench methods``, ``qbench workloads`` and ``qbench metrics``."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qbench.cli.options import JsonOption
+from qbench.plugins import METHODS, METRICS, WORKLOADS, Catalogue
+
+if TYPE_CHECKING:
+    from qbench.plugin import Plugin
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME")]
+
+
+def _make(catalogue: Catalogue) -> typer.Typer:
+    app = typer.Typer(help=f"List {catalogue.kind}s or show one.", no_args_is_help=True)
+
+    @app.command("list", help=f"List the {catalogue.kind}s that are installed; imports none of them.")
+    def list_all(as_json: JsonOption = False) -> None:
+        entries = catalogue.entries()
+        if as_json:
+            typer.echo(json.dumps([vars(entry) for entry in entries], indent=1))
+            return
+        width = max((len(entry.name) for entry in entries), default=0)
+        names = [entry.name for entry in entries]
+        for entry in entries:
+            clash = "  (offered twice: uninstall one)" if names.count(entry.name) > 1 else ""
+            typer.echo(f"{entry.name:{width}}  {entry.package} {entry.version}{clash}")
+
+    @app.command("show", help=f"Show one {catalogue.kind}: what it is, its paper, its settings.")
+    def show(name: NameArgument, as_json: JsonOption = False) -> None:
+        from qbench.plugin import load_class
+        from qbench.settings import describe
+
+        found = load_class(catalogue, name, _contract(catalogue.kind))
+        entry = catalogue.entry(name)
+        settings = describe(found.settings_class)
+        facts = {
+            "title": found.title,
+            "paper": found.paper,
+            "package": f"{entry.package} {entry.version}",
+            "revision": str(found.revision),
+            **{fact: str(getattr(found, fact)) for fact in ("direction", "protocol") if hasattr(found, fact)},
+            "presets": ", ".join(getattr(found, "presets", {})),
+        }
+        facts = {fact: text for fact, text in facts.items() if text}
+        if as_json:
+            keys = ("name", "type", "default", "description")
+            rows = [dict(zip(keys, row, strict=True)) for row in settings]
+            typer.echo(json.dumps({"name": name, **facts, "settings": rows}, indent=1))
+            return
+        typer.echo(name)
+        for fact, text in facts.items():
+            typer.echo(f"  {fact}: {text}")
+        typer.echo("  settings:" if settings else "  settings: none")
+        for setting, kind, default, description in settings:
+            typer.echo(f"    {setting} ({kind}, default {default}): {description}")
+
+    return app
+
+
+def _contract(kind: str) -> "type[Plugin]":
+    from qbench.method import Method
+    from qbench.metrics.metric import Metric
+    from qbench.workload import Workload
+
+    return {"method": Method, "metric": Metric, "workload": Workload}[kind]
+
+
+methods = _make(METHODS)
+workloads = _make(WORKLOADS)
+metrics = _make(METRICS)

@@ -1,0 +1,44 @@
+"""The entry point ``qbench``. Commands import what they need when they run, so that help answers at once."""
+
+import sys
+
+import typer
+
+from qbench.cli import catalogues, check, doctor, leaderboard, plan, run, store, suites
+from qbench.errors import QbenchError
+
+app = typer.Typer(
+    name="qbench",
+    help="Measure what quantization does to diffusion models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("run")(run.run)
+app.command("plan")(plan.plan)
+app.command("check")(check.check)
+app.command("leaderboard")(leaderboard.leaderboard)
+app.add_typer(catalogues.methods, name="methods")
+app.add_typer(catalogues.workloads, name="workloads")
+app.add_typer(catalogues.metrics, name="metrics")
+app.add_typer(suites.app, name="suites")
+app.add_typer(store.app, name="store")
+app.command("doctor")(doctor.doctor)
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+    if version:
+        from qbench import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line: 0 done, 1 a problem told in one sentence, 2 wrong usage, 3 incomplete, 130 Ctrl-C."""
+    try:
+        app()
+    except QbenchError as error:
+        print(f"qbench: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,71 @@
+"""Options that several commands share, and how their values are read."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from qbench.store import Store
+    from qbench.suite import Suite
+
+SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of an installed one.")]
+ResultsOption = Annotated[
+    Path, typer.Option("--results", help="Folder of results; a suite's own lie in DIR/<suite>.", metavar="DIR")
+]
+StoreOption = Annotated[
+    Path | None,
+    typer.Option("--store", help="Folder of cached work; $QBENCH_STORE or the user's cache by default.", metavar="DIR"),
+]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="KEY=VALUE", help="Only cells with this workload, method, bits or seed."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the suite, written as in YAML: samples=100."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+RESULTS = Path("results")
+
+
+def load(name: str, only: list[str] | None, overrides: list[str] | None) -> "Suite":
+    """Return the suite a command line asks for.
+
+    Raises:
+        SuiteError: the suite or a value of ``--set`` is wrong, or no cell is left.
+        typer.BadParameter: an option is not of the form KEY=VALUE.
+    """
+    from qbench.suite import KEYS, find_suite, load_suite
+    from qbench.yaml_file import parse_value
+
+    values = {key: parse_value(value) for key, value in _pairs("--set", overrides)}
+    selection: dict[str, Any] = {}
+    for key, value in _pairs("--only", only):
+        if key not in KEYS:
+            raise typer.BadParameter(f"--only {key}: cells are selected by {', '.join(KEYS)}")
+        selection[key] = value
+    suite = load_suite(find_suite(name), values)
+    return suite.only(selection) if selection else suite
+
+
+def open_store(path: Path | None) -> "Store":
+    """Return the store a command line asks for.
+
+    Raises:
+        StoreError: it cannot be used.
+    """
+    from qbench.store import Store, default_store_path
+
+    return Store(path or default_store_path())
+
+
+def _pairs(option: str, texts: list[str] | None) -> list[tuple[str, str]]:
+    pairs = []
+    for text in texts or []:
+        key, sign, value = text.partition("=")
+        if not sign or not key or not value:
+            raise typer.BadParameter(f"{option} {text}: write KEY=VALUE")
+        pairs.append((key, value))
+    return pairs

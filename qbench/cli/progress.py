@@ -1,0 +1,168 @@
+"""What a run shows while it works: bars on a terminal, plain lines in a log. Both on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from qbench.estimate import Rates
+from qbench.execution.listener import Listener
+from qbench.stages.stage import Stage
+from qbench.store import Store
+
+QUIET_SECONDS = 30.0
+"""How long a log stays silent within one stage."""
+
+
+@contextmanager
+def progress(store: Store) -> Iterator[Listener]:
+    """Give a listener that suits standard error."""
+    if not sys.stderr.isatty():
+        yield _Lines(store)
+        return
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as bars:
+        yield _Bars(store, bars)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as a person says it: ``45 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 99:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+class _Tracker(Listener):
+    """Counts stages and estimates what is left."""
+
+    def __init__(self, store: Store) -> None:
+        self._rates = Rates.of_store(store)
+        self.left: dict[str, Stage] = {}
+        self.total = 0
+        self._begun = 0.0
+        self._done = 0.0
+
+    def planned(self, missing: dict[str, Stage], total: int) -> None:
+        self.left = dict(missing)
+        self.total = len(missing)
+        self.say(f"{len(missing)} of {total} stages to compute")
+
+    def started(self, stage: Stage) -> None:
+        self._begun, self._done = time.perf_counter(), 0.0
+
+    def advanced(self, stage: Stage, amount: float) -> None:
+        self._done += amount
+
+    def finished(self, stage: Stage, seconds: float) -> None:
+        self._rates.observe(stage, seconds)
+        self.left.pop(stage.digest, None)
+
+    def appeared(self, stage: Stage) -> None:
+        self.left.pop(stage.digest, None)
+
+    def failed(self, stage: Stage, reason: str, details: str) -> None:
+        self.left.pop(stage.digest, None)
+        self.say(f"failed: {stage.title}: {reason}")
+        if details:
+            self.say(details.rstrip())
+
+    def damaged(self, stage: Stage, reason: str) -> None:
+        self.left[stage.digest] = stage
+        self.total = max(self.total, len(self.left))
+        self.say(f"warning: {reason}; it was set aside and is computed again")
+
+    def time_left(self) -> str:
+        """Return what is left, in words; empty if nothing is known about a part of it."""
+        cost = self._rates.estimate(self.left.values())
+        return "" if cost.seconds is None else f"about {duration(max(cost.seconds - self._spent(), 0))} left"
+
+    def _spent(self) -> float:
+        return time.perf_counter() - self._begun if self._done else 0.0
+
+    def say(self, line: str) -> None:
+        """Print a line that stays."""
+        print(line, file=sys.stderr, flush=True)
+
+
+class _Lines(_Tracker):
+    """One line for each stage, and one every half minute within a long one."""
+
+    _last = 0.0
+    _waited = False
+
+    def started(self, stage: Stage) -> None:
+        super().started(stage)
+        self._last = time.perf_counter()
+        self._waited = False
+
+    def advanced(self, stage: Stage, amount: float) -> None:
+        super().advanced(stage, amount)
+        if time.perf_counter() - self._last >= QUIET_SECONDS:
+            self._last = time.perf_counter()
+            self.say(f"{stage.kind}: {stage.title}: {min(self._done / stage.work, 1):.0%}")
+
+    def finished(self, stage: Stage, seconds: float) -> None:
+        super().finished(stage, seconds)
+        parts = [f"{seconds:.1f} s", self.time_left() if self.left else ""]
+        count = f"[{self.total - len(self.left)}/{self.total}]"
+        self.say(f"{count} {stage.kind}: {stage.title}: {', '.join(filter(None, parts))}")
+
+    def waiting(self, stage: Stage) -> None:
+        if not self._waited:
+            self._waited = True
+            self.say(f"waiting for another process that computes {stage.kind}: {stage.title}")
+
+
+class _Bars(_Tracker):
+    """A bar for the run and one for the stage at work."""
+
+    def __init__(self, store: Store, bars: Progress) -> None:
+        super().__init__(store)
+        self._bars = bars
+        self._run = bars.add_task("stages", total=None, left="")
+        self._stage = bars.add_task("", total=None, visible=False, left="")
+
+    def planned(self, missing: dict[str, Stage], total: int) -> None:
+        super().planned(missing, total)
+        self._refresh()
+
+    def started(self, stage: Stage) -> None:
+        super().started(stage)
+        text = f"{stage.kind}: {stage.title}"
+        self._bars.reset(self._stage, description=text[:70], total=stage.work, visible=True)
+
+    def advanced(self, stage: Stage, amount: float) -> None:
+        super().advanced(stage, amount)
+        self._bars.update(self._stage, advance=amount)
+        self._refresh()
+
+    def finished(self, stage: Stage, seconds: float) -> None:
+        super().finished(stage, seconds)
+        self._refresh()
+
+    def appeared(self, stage: Stage) -> None:
+        super().appeared(stage)
+        self._refresh()
+
+    def failed(self, stage: Stage, reason: str, details: str) -> None:
+        super().failed(stage, reason, details)
+        self._refresh()
+
+    def waiting(self, stage: Stage) -> None:
+        self._bars.update(self._stage, description=f"waiting for another process: {stage.title}"[:70])
+
+    def say(self, line: str) -> None:
+        self._bars.console.print(line, markup=False, highlight=False)
+
+    def _refresh(self) -> None:
+        done = self.total - len(self.left)
+        self._bars.update(self._run, total=self.total, completed=done, left=self.time_left())

@@ -1,0 +1,69 @@
+"""``qbench run``."""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qbench.cli import options
+from qbench.cli.options import JsonOption, OnlyOption, ResultsOption, SetOption, StoreOption, SuiteArgument
+
+if TYPE_CHECKING:
+    from qbench.execution.run import Outcome
+
+
+def run(
+    suite: SuiteArgument,
+    results: ResultsOption = options.RESULTS,
+    store: StoreOption = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    only: OnlyOption = None,
+    overrides: SetOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, like `qbench plan`.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a suite and print its table; what was computed before is not computed again."""
+    if dry_run:
+        from qbench.cli.plan import plan
+
+        return plan(suite, store=store, only=only, overrides=overrides, as_json=as_json)
+
+    chosen = options.load(suite, only, overrides)
+    from qbench.cli.progress import progress
+    from qbench.execution.run import run_suite
+    from qbench.stages.stage import Runtime
+
+    runtime = Runtime(device=device)
+    if device != "auto":
+        runtime.torch_device()
+    opened = options.open_store(store)
+    try:
+        with progress(opened) as listener:
+            outcome = run_suite(chosen, opened, results, runtime, listener)
+    except KeyboardInterrupt:
+        print("\nqbench: stopped; what is finished is kept, run the same command to go on", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if as_json:
+        typer.echo(json.dumps(_summary(outcome), indent=1))
+    else:
+        _print(outcome)
+    raise typer.Exit(1 if outcome.failed else 0)
+
+
+def _summary(outcome: "Outcome") -> dict[str, object]:
+    return {
+        "folder": str(outcome.folder),
+        "cells": [record.model_dump(mode="json", exclude={"description"}) for record in outcome.records],
+    }
+
+
+def _print(outcome: "Outcome") -> None:
+    from qbench.cli.tables import print_records
+
+    print_records(outcome.records)
+    for path in outcome.strangers:
+        typer.echo(f"{path} is no cell of this suite (any more); remove it if its row should go", err=True)
+    if outcome.failed:
+        typer.echo(f"{len(outcome.failed)} of {len(outcome.records)} cells failed", err=True)
+    typer.echo(f"{outcome.folder}/table.md", err=True)

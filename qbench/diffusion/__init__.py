@@ -1,0 +1,1 @@
+"""Noise, samplers, codecs and the structure of denoisers."""

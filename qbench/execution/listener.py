@@ -1,0 +1,31 @@
+"""What an executor tells while it works."""
+
+from qbench.stages.stage import Stage
+
+
+class Listener:
+    """Hears of everything; this one says nothing. Progress displays and records derive from it."""
+
+    def planned(self, missing: dict[str, Stage], total: int) -> None:
+        """Hear which of ``total`` stages are to be computed, by digest."""
+
+    def started(self, stage: Stage) -> None:
+        """Hear that a stage is being computed."""
+
+    def advanced(self, stage: Stage, amount: float) -> None:
+        """Hear of work done, in units of ``stage.work``."""
+
+    def finished(self, stage: Stage, seconds: float) -> None:
+        """Hear that a stage is in the store, computed here."""
+
+    def appeared(self, stage: Stage) -> None:
+        """Hear that another process computed a stage meanwhile."""
+
+    def waiting(self, stage: Stage) -> None:
+        """Hear that nothing is left to do here until another process has computed a stage."""
+
+    def failed(self, stage: Stage, reason: str, details: str) -> None:
+        """Hear that a stage failed, why in one line, and a traceback if it is a defect."""
+
+    def damaged(self, stage: Stage, reason: str) -> None:
+        """Hear that an artefact was damaged, set aside, and will be computed again."""

@@ -1,0 +1,109 @@
+"""A whole run: plan, compute, record, tabulate."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from qbench.environment import git_state
+from qbench.errors import ResultsError
+from qbench.execution.inline import Inline
+from qbench.execution.listener import Listener
+from qbench.plan import CellPlan, make_plan
+from qbench.records import Record, read_record, write_record
+from qbench.results.collect import pending_record, record_path, settled_record
+from qbench.results.pictures import write_pictures
+from qbench.results.tables import write_suite_tables
+from qbench.stages.stage import Runtime
+from qbench.store import Store
+from qbench.suite import Suite
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left behind.
+
+    Attributes:
+        folder: the suite's results folder.
+        records: one for each cell, in the order of the suite.
+        strangers: records in the folder that are no cells of the suite.
+    """
+
+    folder: Path
+    records: tuple[Record, ...]
+    strangers: tuple[Path, ...]
+
+    @property
+    def failed(self) -> tuple[Record, ...]:
+        """The cells that failed."""
+        return tuple(record for record in self.records if record.status == "failed")
+
+
+def run_suite(suite: Suite, store: Store, results: Path, runtime: Runtime, listener: Listener) -> Outcome:
+    """Run a suite; whatever is in the store is not computed again.
+
+    Args:
+        suite: what to run.
+        store: where artefacts are.
+        results: folder of results; the suite's own lie in ``results/<name>``.
+        runtime: device and batch size.
+        listener: hears of everything.
+
+    Raises:
+        ResultsError: the results folder cannot be written.
+        StoreError: the store gave out; what was finished is kept.
+    """
+    folder = results / suite.name
+    _check_writable(folder)
+    plan = make_plan(suite.cells)
+    git = git_state(suite.path)
+    executor = Inline(plan, store, runtime, listener)
+    records: dict[str, Record] = {}
+    for position, planned in enumerate(plan.cells):
+        record = pending_record(suite, position, planned)
+        records[planned.cell.id] = record
+        if not _is_recorded(record, folder, planned):
+            write_record(record, record_path(folder, planned.cell.id))
+
+    def settled(planned: CellPlan) -> None:
+        cell_id = planned.cell.id
+        record = settled_record(records[cell_id], planned, store, executor.failures, git)
+        path = record_path(folder, cell_id)
+        known = _known_record(path)
+        # The checkout moves on with every commit; that alone is no reason to touch a record.
+        if known is None or known.model_copy(update={"git": record.git}) != record:
+            write_record(record, path)
+        records[cell_id] = record
+
+    executor.run(settled)
+    write_pictures(plan, store, folder)
+    write_suite_tables(folder)
+    mine = {record_path(folder, cell_id) for cell_id in records}
+    strangers = sorted(path for path in (folder / "records").glob("*.json") if path not in mine)
+    return Outcome(folder, tuple(records.values()), tuple(strangers))
+
+
+def _check_writable(folder: Path) -> None:
+    probe = folder / "records" / f".probe-{uuid.uuid4().hex}"
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ResultsError(
+            f"{folder} cannot be written ({error.strerror}): name another folder with --results"
+        ) from error
+
+
+def _known_record(path: Path) -> Record | None:
+    try:
+        return read_record(path) if path.exists() else None
+    except ResultsError:
+        return None
+
+
+def _is_recorded(record: Record, folder: Path, planned: CellPlan) -> bool:
+    """Whether the folder holds a result of this very cell; it stays until there is a new one."""
+    known = _known_record(record_path(folder, planned.cell.id))
+    return known is not None and known.digest == record.digest and known.metrics == record.metrics

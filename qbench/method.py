@@ -1,0 +1,115 @@
+"""The contract of a quantization method.
+
+A method fills in grids: ``quantize_weights`` sets ``weight_grid`` and ``quantize_activations`` sets ``input_grid`` on
+the layers of a model. The harness has given every layer its bits before (``layer.bits``); a method may leave layers
+out, and the coverage column shows it. Storing, loading, folding, sampling and scoring are not a method's business.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from qbench.bits import FULL_PRECISION_BITS, LOW_BITS, BitWidth
+from qbench.calibration import CalibrationRequest, UniformSteps
+from qbench.plugin import Plugin
+from qbench.settings import NoSettings, Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from qbench.quant import QuantModel
+
+__all__ = [
+    "BitWidth",
+    "CalibrationData",
+    "CalibrationRequest",
+    "Method",
+    "NoSettings",
+    "Settings",
+    "Target",
+    "UniformSteps",
+]
+
+Target = Literal["weights", "activations"]
+
+
+@dataclass(frozen=True)
+class CalibrationData:
+    """What the full-precision sampler passed through, as a method asked for it.
+
+    Attributes:
+        x: float32 [count, *latent shape].
+        timesteps: int64 [count].
+        step_indices: int64 [count]; 0 is the noise end.
+        batch_size: rows that fit the device at a time.
+        report: to be called with a number of rows that were worked through, for the progress display.
+    """
+
+    x: Tensor
+    timesteps: Tensor
+    step_indices: Tensor
+    batch_size: int
+    report: Callable[[int], None]
+
+    def run_through(self, model: QuantModel) -> None:
+        """Run a model over all of it, for what the model's observers see."""
+        from qbench.quant.model import run_over
+
+        run_over(model, self.x, self.timesteps, self.batch_size, self.report)
+
+
+class Method(Plugin):
+    """A post-training quantization method.
+
+    Attributes:
+        presets: named settings, each a part of the settings' plain form.
+        weights_depend_on_activations: whether activation bits change the weights (they then enter their digest).
+        weight_bits: the weight bits it claims, 32 aside.
+        activation_bits: the activation bits it claims, 32 aside.
+        softmax_bits: the bits of the softmax output it claims; empty: it does not quantize it.
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    weights_depend_on_activations: ClassVar[bool] = False
+    weight_bits: ClassVar[tuple[int, ...]] = LOW_BITS
+    activation_bits: ClassVar[tuple[int, ...]] = LOW_BITS
+    softmax_bits: ClassVar[tuple[int, ...]] = ()
+
+    def refusal(self, bits: BitWidth) -> str | None:
+        """Return why the method cannot run at some bits, or None if it can."""
+        for what, value, claimed in (
+            ("weights", bits.weights, self.weight_bits),
+            ("activations", bits.activations, self.activation_bits),
+            ("the softmax output", bits.softmax, self.softmax_bits),
+        ):
+            if value is not None and value != FULL_PRECISION_BITS and value not in claimed:
+                offered = f"at {', '.join(map(str, claimed))} bits only" if claimed else "not at all"
+                return f"{self.name} quantizes {what} {offered}"
+        return None
+
+    def calibration(self, target: Target) -> CalibrationRequest | None:
+        """Return what weights or activations are to be calibrated on; None needs no data."""
+        return None
+
+    @abstractmethod
+    def quantize_weights(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> None:
+        """Set ``weight_grid`` on layers.
+
+        Args:
+            model: in full precision.
+            data: what ``calibration("weights")`` asked for.
+            bits: of the cell; ``layer.bits`` is what counts for a layer.
+        """
+
+    @abstractmethod
+    def quantize_activations(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> None:
+        """Set ``input_grid`` on layers.
+
+        Args:
+            model: with its weights quantized and folded, if the cell quantizes them.
+            data: what ``calibration("activations")`` asked for.
+            bits: of the cell; ``layer.bits`` is what counts for a layer.
+        """

@@ -1,0 +1,1 @@
+"""Extractors, metrics, distances and confidence."""

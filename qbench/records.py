@@ -1,0 +1,146 @@
+"""The schema of a record: the JSON file that says what became of a cell."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from qbench.errors import ResultsError
+from qbench.identity import digest
+
+SCHEMA = 1
+Status = Literal["complete", "failed", "pending"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SuiteInfo(_Part):
+    """Which suite a record belongs to."""
+
+    name: str
+    title: str
+    position: Annotated[int, Field(description="place of the cell in the suite, from 0")]
+
+
+class MetricInfo(_Part):
+    """What a column stands for."""
+
+    title: str
+    direction: Literal["lower", "higher"]
+    against: str
+    protocol: str
+    paper: str
+    description: Annotated[dict[str, Any], Field(description="what identifies the metric and its extractor")]
+
+
+class Figure(_Part):
+    """A measured figure and its difference from full precision."""
+
+    value: float
+    delta: Annotated[float | None, Field(description="minus full precision; none in full precision itself")] = None
+    low: Annotated[float | None, Field(description="lower end of the difference's 95 % interval")] = None
+    high: Annotated[float | None, Field(description="upper end")] = None
+    samples: int
+
+
+class ProfileInfo(_Part):
+    """Size and coverage of the denoiser."""
+
+    size_mb: float
+    coverage_macs: float
+    coverage_parameters: float
+    left_out: list[str]
+
+
+class StageCost(_Part):
+    """One stage behind the cell's figures."""
+
+    stage: str
+    digest: str
+    seconds: float
+    peak_memory_mb: float
+
+
+class Record(_Part):
+    """What became of a cell."""
+
+    schema_version: int = SCHEMA
+    suite: SuiteInfo
+    workload: Annotated[str, Field(description="label of the workload")]
+    method: Annotated[str | None, Field(description="public id of the method; none in full precision")]
+    label: Annotated[str, Field(description="label of the method")]
+    bits: str
+    boundary_bits: int | None
+    seed: int
+    samples: int
+    status: Status
+    reason: Annotated[str | None, Field(description="why the cell failed")] = None
+    description: Annotated[dict[str, Any], Field(description="what decides the cell's figures")]
+    digest: str
+    metrics: dict[str, MetricInfo]
+    figures: dict[str, Figure] = {}
+    failures: Annotated[dict[str, str], Field(description="why a figure is not there, by metric")] = {}
+    profile: ProfileInfo | None = None
+    stages: list[StageCost] = []
+    environment: Annotated[dict[str, Any], Field(description="versions and hardware it was made with")] = {}
+    git: Annotated[dict[str, Any] | None, Field(description="checkout that held the suite")] = None
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """What tells its row from others: workload, label, bits, seed."""
+        return (self.workload, self.label, self.bits, self.seed)
+
+
+def write_record(record: Record, path: Path) -> None:
+    """Write a record aside and rename it into place.
+
+    Raises:
+        ResultsError: the folder cannot be written.
+    """
+    text = json.dumps(record.model_dump(mode="json"), indent=1, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file of the results whole or not at all; leave it alone if it already says this.
+
+    Raises:
+        ResultsError: it cannot be written.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except (OSError, UnicodeDecodeError) as error:
+        aside.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ResultsError(f"{path} cannot be written ({reason}): name another folder with --results") from error
+
+
+def read_record(path: Path) -> Record:
+    """Read a record.
+
+    Raises:
+        ResultsError: it is unreadable, of another version, or does not vouch for its own digest.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(raw, dict) and raw.get("schema_version") != SCHEMA:
+            raise ResultsError(f"{path}: record of version {raw.get('schema_version')!r}, this qbench reads {SCHEMA}")
+        record = Record.model_validate(raw)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise ResultsError(f"{path}: not a record ({where}: {problem['msg']})") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ResultsError(f"{path}: cannot be read as a record ({error})") from None
+    if digest(record.description) != record.digest:
+        raise ResultsError(f"{path}: its description does not give its digest, so it was altered")
+    return record

@@ -1,0 +1,117 @@
+"""From artefacts to records."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from qbench.errors import DamagedArtefact
+from qbench.metrics.metric import Metric
+from qbench.plan import CellPlan
+from qbench.records import Figure, MetricInfo, ProfileInfo, Record, StageCost, SuiteInfo
+from qbench.stages.profile import FILE as PROFILE_FILE
+from qbench.stages.score import FILE as SCORE_FILE
+from qbench.stages.score import Score
+from qbench.store import Artefact, Store
+from qbench.suite import Suite
+
+
+def record_path(results: Path, cell_id: str) -> Path:
+    """Return where the record of a cell lies in a suite's results folder."""
+    return results / "records" / f"{cell_id}.json"
+
+
+def pending_record(suite: Suite, position: int, planned: CellPlan) -> Record:
+    """Return the record of a cell that is planned and has no result yet."""
+    cell = planned.cell
+    return Record(
+        suite=SuiteInfo(name=suite.name, title=suite.title, position=position),
+        workload=cell.workload_label,
+        method=None if cell.method is None else cell.method.name,
+        label=cell.label,
+        bits=str(cell.bits),
+        boundary_bits=cell.boundary_bits,
+        seed=cell.seed,
+        samples=cell.samples,
+        status="pending",
+        description=cell.describe(),
+        digest=cell.digest,
+        metrics={name: _metric_info(score.metric, score) for name, score in planned.scores.items()},
+    )
+
+
+def settled_record(
+    pending: Record, planned: CellPlan, store: Store, failures: Mapping[str, str], git: dict[str, object] | None
+) -> Record:
+    """Return the record of a cell that is complete or has failed.
+
+    Args:
+        pending: its record so far.
+        planned: its stages.
+        store: where its artefacts are.
+        failures: reasons by digest of the stages that failed.
+        git: state of the checkout that holds the suite.
+
+    Raises:
+        DamagedArtefact: a figure's artefact is damaged.
+    """
+    figures, failed = {}, {}
+    for name, score in planned.scores.items():
+        if score.digest in failures:
+            failed[name] = failures[score.digest]
+        else:
+            figures[name] = Figure(**_json(store.get(score.kind, score.digest), SCORE_FILE))
+    profile = planned.profile
+    reasons = [*failed.values(), *([failures[profile.digest]] if profile.digest in failures else [])]
+    costs, environment = [], {}
+    for stage in planned.own_stages.values():
+        if not store.has(stage.kind, stage.digest):
+            continue
+        manifest = store.manifest(stage.kind, stage.digest)
+        costs.append(
+            StageCost(
+                stage=stage.kind,
+                digest=stage.digest,
+                seconds=manifest.seconds,
+                peak_memory_mb=manifest.peak_memory_mb,
+            )
+        )
+        if stage.kind == "sample":
+            environment = dict(manifest.environment)
+    return pending.model_copy(
+        update={
+            "status": "failed" if reasons else "complete",
+            "reason": reasons[0] if reasons else None,
+            "figures": figures,
+            "failures": failed,
+            "profile": None
+            if profile.digest in failures
+            else ProfileInfo(**_json(store.get(profile.kind, profile.digest), PROFILE_FILE)),
+            "stages": costs,
+            "environment": environment,
+            "git": git,
+        }
+    )
+
+
+def _metric_info(metric: Metric, score: Score) -> MetricInfo:
+    extractor = getattr(score.shards[0], "extractor", None)
+    return MetricInfo(
+        title=metric.title,
+        direction=metric.direction,
+        against=metric.against.value,
+        protocol=metric.protocol,
+        paper=metric.paper,
+        description={
+            "metric": metric.describe(),
+            "extractor": None if extractor is None else extractor.describe(),
+            "reference": None if score.reference is None else score.reference.parameters(),
+        },
+    )
+
+
+def _json(artefact: Artefact, name: str) -> dict[str, object]:
+    try:
+        found: dict[str, object] = json.loads(artefact.file(name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DamagedArtefact(f"{artefact.file(name)} cannot be read ({error})") from error
+    return found

@@ -1,0 +1,128 @@
+"""The table of a suite in Markdown."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+
+from qbench.records import Figure, MetricInfo, Record
+
+ARROW = {"lower": "↓", "higher": "↑"}
+
+
+def suite_markdown(records: Sequence[Record], metrics: Mapping[str, MetricInfo]) -> str:
+    """Return headline, one table for each workload, failures with their reasons, and what the columns stand for."""
+    if not records:
+        return "No records.\n"
+    parts = [f"# {_text(records[0].suite.title)}"]
+    ordered = sorted(records, key=lambda record: record.workload)
+    for workload, group in groupby(ordered, key=lambda record: record.workload):
+        of_workload = sorted(group, key=lambda record: (record.suite.position, record.key))
+        parts += [f"## {_text(workload)}", _conditions(of_workload), _table(of_workload, metrics)]
+    reasons = [f"- {_text(_name(record))}: {_text(record.reason or '')}" for record in records if record.reason]
+    if reasons:
+        parts.append("Failed:\n\n" + "\n".join(reasons))
+    parts.append(_footnotes(records, metrics))
+    return "\n\n".join(parts) + "\n"
+
+
+def figure_text(figure: Figure | None, failed: bool, pending: bool) -> tuple[str, str]:
+    """Return how a figure and its difference from full precision are printed."""
+    if failed:
+        return "failed", ""
+    if figure is None:
+        return ("not run" if pending else "–"), ""
+    if figure.delta is None:
+        return _round(figure.value), ""
+    interval = "" if figure.low is None or figure.high is None else f" [{_round(figure.low)}, {_round(figure.high)}]"
+    return _round(figure.value), f"{figure.delta:+#.3g}".rstrip(".") + interval
+
+
+def _table(records: Sequence[Record], metrics: Mapping[str, MetricInfo]) -> str:
+    used = [name for name in metrics if any(name in record.metrics for record in records)]
+    several_seeds = len({record.seed for record in records}) > 1
+    header = ["method", "bits", *(["seed"] if several_seeds else []), "MB", "MACs quantized"]
+    for name in used:
+        header.append(f"{name} {ARROW[metrics[name].direction]}")
+        if _is_about_quality(metrics[name]):
+            header.append("minus full precision")
+        else:
+            header.append("95 %")
+    rows = [_row(record, used, metrics, several_seeds) for record in records]
+    alignment = ["---"] * 2 + ["---:"] * (len(header) - 2)
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, alignment, *rows])
+
+
+def _row(record: Record, used: Iterable[str], metrics: Mapping[str, MetricInfo], several_seeds: bool) -> list[str]:
+    row = [_text(record.label), record.bits, *([str(record.seed)] if several_seeds else [])]
+    if record.profile:
+        row += [f"{record.profile.size_mb:.2f}", f"{100 * record.profile.coverage_macs:.1f} %"]
+    else:
+        row += ["–", "–"]
+    for name in used:
+        value, difference = figure_text(record.figures.get(name), name in record.failures, record.status == "pending")
+        if not _is_about_quality(metrics[name]):
+            difference = difference.partition(" ")[2]
+        row += [value, difference]
+    return row
+
+
+def _is_about_quality(info: MetricInfo) -> bool:
+    """Whether full precision has a figure of its own to subtract."""
+    return not info.against.startswith("full-precision")
+
+
+def _conditions(records: Sequence[Record]) -> str:
+    samplers = {_sampler(record) for record in records}
+    samples = sorted({record.samples for record in records})
+    boundary = sorted({record.boundary_bits for record in records if record.boundary_bits is not None})
+    seeds = sorted({record.seed for record in records})
+    sentences = [
+        f"{' and '.join(str(count) for count in samples)} samples",
+        " and ".join(sorted(samplers)),
+        f"seed {', '.join(map(str, seeds))}",
+        f"weights of the first and last layer at {' or '.join(map(str, boundary))} bits"
+        if boundary
+        else "no exception for the first and last layer",
+    ]
+    return "; ".join(sentences) + "."
+
+
+def _sampler(record: Record) -> str:
+    sampler = record.description["workload"]["settings"].get("sampler", {})
+    return f"{str(sampler.get('name', '')).upper()} {sampler.get('steps')} steps, eta {sampler.get('eta'):g}"
+
+
+def _footnotes(records: Sequence[Record], metrics: Mapping[str, MetricInfo]) -> str:
+    lines = [
+        f"- **{_text(name)}** ({info.direction} is better): {_text(info.title)}; {_text(info.protocol)}."
+        for name, info in metrics.items()
+    ]
+    if any(figure.low is not None for record in records for figure in record.figures.values()):
+        lines.append(
+            "- Brackets are 95 % intervals over the drawing of images, paired by noise (delete-a-group jackknife, 20 "
+            "groups). They do not cover calibration or training seeds."
+        )
+    lines.append(
+        "- MACs quantized: share of the denoiser's multiply-accumulates, attention products included, whose operands "
+        "have the bits that the cell asks for. Products of two activations count only where activations are quantized."
+    )
+    return "\n".join(lines)
+
+
+def _round(value: float) -> str:
+    """Four digits behind the point for small figures, two for large ones, more where a figure would vanish."""
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size >= 1:
+        return f"{value:.2f}"
+    return f"{value:.4f}" if size >= 1e-3 else f"{value:.2e}"
+
+
+def _name(record: Record) -> str:
+    return f"{record.label} {record.bits} on {record.workload}, seed {record.seed}"
+
+
+def _text(text: str) -> str:
+    """Escape what Markdown or HTML would read as more than text."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return " ".join(escaped.replace("|", "\\|").replace("`", "\\`").split())

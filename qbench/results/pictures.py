@@ -1,0 +1,84 @@
+"""Same-noise pictures: one row for each cell, one column for each sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qbench.errors import DamagedArtefact, ResultsError
+from qbench.plan import CellPlan, Plan
+from qbench.stages.sample import FILE as IMAGES_FILE
+from qbench.stages.sample import Sample
+from qbench.store import Store
+
+if TYPE_CHECKING:
+    from numpy import uint8
+    from numpy.typing import NDArray
+
+COLUMNS = 12
+LABEL_WIDTH = 190
+TARGET_SIDE = 48
+GAP = 4
+
+
+def write_pictures(plan: Plan, store: Store, folder: Path) -> None:
+    """Write ``media/<workload>.s<seed>.png`` for each workload and seed whose images are all in the store.
+
+    Cells that failed have no row. A picture that cannot be made whole any more is left as it is.
+
+    Raises:
+        ResultsError: the folder cannot be written.
+    """
+    groups: dict[tuple[str, int], list[CellPlan]] = {}
+    for planned in plan.cells:
+        groups.setdefault((planned.cell.workload_label, planned.cell.seed), []).append(planned)
+    for (workload, seed), cells in groups.items():
+        rows = {_label(planned): images for planned in cells if (images := _first_images(planned, store)) is not None}
+        if rows:
+            _write(rows, folder / "media" / f"{workload}.s{seed}.png")
+
+
+def _label(planned: CellPlan) -> str:
+    cell = planned.cell
+    return cell.label if cell.method is None else f"{cell.label} {cell.bits}"
+
+
+def _first_images(planned: CellPlan, store: Store) -> NDArray[uint8] | None:
+    import numpy as np
+
+    shard = next((stage for stage in planned.own_stages.values() if isinstance(stage, Sample)), None)
+    if shard is None or not store.has(shard.kind, shard.digest):
+        return None
+    try:
+        path = store.get(shard.kind, shard.digest).file(IMAGES_FILE)
+    except DamagedArtefact:
+        return None
+    images: NDArray[uint8] = np.load(path, mmap_mode="r", allow_pickle=False)[:COLUMNS]
+    return images
+
+
+def _write(rows: dict[str, NDArray[uint8]], path: Path) -> None:
+    from PIL import Image, ImageDraw
+
+    height, width = next(iter(rows.values())).shape[-2:]
+    zoom = max(1, TARGET_SIDE // max(height, width))
+    step_x, step_y = width * zoom + GAP, height * zoom + GAP
+    columns = max(len(images) for images in rows.values())
+    sheet = Image.new("RGB", (LABEL_WIDTH + columns * step_x, len(rows) * step_y + GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, (label, images) in enumerate(rows.items()):
+        top = GAP + row * step_y
+        draw.text((GAP, top + height * zoom // 2 - 6), label, fill="black")
+        for column, image in enumerate(images):
+            tile = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).convert("RGB")
+            tile = tile.resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
+            sheet.paste(tile, (LABEL_WIDTH + column * step_x, top))
+    aside = path.with_name(f".{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(aside, format="PNG", optimize=True)
+        aside.replace(path)
+    except OSError as error:
+        raise ResultsError(
+            f"{path} cannot be written ({error.strerror}): name another folder with --results"
+        ) from error

@@ -1,0 +1,157 @@
+"""Tables of one suite: a pure function of its records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qbench.errors import ResultsError
+from qbench.records import MetricInfo, Record, read_record, write_text
+from qbench.results.markdown import suite_markdown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KEYS = ["workload", "method", "label", "bits", "boundary_bits", "seed"]
+
+
+@dataclass(frozen=True)
+class SuiteResults:
+    """The records of one folder.
+
+    Attributes:
+        folder: where they lie.
+        records: in the order of the suite.
+        unreadable: what is wrong with files that are no records.
+    """
+
+    folder: Path
+    records: tuple[Record, ...]
+    unreadable: tuple[str, ...]
+
+    @property
+    def metrics(self) -> dict[str, MetricInfo]:
+        """What each column stands for.
+
+        Raises:
+            ResultsError: two records mean different things by one id.
+        """
+        found: dict[str, MetricInfo] = {}
+        source: dict[str, Record] = {}
+        for record in self.records:
+            for name, info in record.metrics.items():
+                if found.setdefault(name, info) != info:
+                    raise ResultsError(
+                        f"{self.folder}: {name!r} stands for two protocols, in {_name(source[name])} "
+                        f"({_protocol(found[name])}) and in {_name(record)} ({_protocol(info)}); "
+                        "run the suite again or move one of them to a folder of its own"
+                    )
+                source.setdefault(name, record)
+        return found
+
+
+def read_suite_results(folder: Path) -> SuiteResults:
+    """Read every record of a suite's folder; what cannot be read is reported and stops nothing."""
+    records, unreadable = [], []
+    for path in sorted((folder / "records").glob("*.json")):
+        try:
+            records.append(read_record(path))
+        except ResultsError as error:
+            unreadable.append(str(error))
+    records.sort(key=lambda record: (record.suite.position, record.key))
+    return SuiteResults(folder, tuple(records), tuple(unreadable))
+
+
+def write_suite_tables(folder: Path) -> SuiteResults:
+    """Write ``table.md``, ``table.csv``, ``costs.csv`` and ``protocols.json`` of a folder and return its records.
+
+    Raises:
+        ResultsError: a column would hold two protocols, or the folder cannot be written.
+    """
+    results = read_suite_results(folder)
+    metrics = results.metrics
+    write_text(folder / "table.csv", _csv(table_frame(results.records, list(metrics))))
+    write_text(folder / "costs.csv", _csv(costs_frame(results.records)))
+    write_text(folder / "protocols.json", json.dumps(_protocols(metrics), indent=1, sort_keys=True) + "\n")
+    write_text(folder / "table.md", suite_markdown(results.records, metrics))
+    return results
+
+
+def table_frame(records: Sequence[Record], metrics: Sequence[str]) -> pd.DataFrame:
+    """Return one row for each cell; it holds nothing that varies from run to run.
+
+    Columns: the keys, ``status``, ``samples``, ``size_mb``, ``coverage_macs``, then for each metric its id and
+    ``<id>_delta``, ``<id>_low``, ``<id>_high`` for the difference from full precision.
+    """
+    import pandas as pd
+
+    rows = []
+    for record in records:
+        row = _keys(record)
+        row["status"] = record.status
+        row["samples"] = record.samples
+        row["size_mb"] = record.profile.size_mb if record.profile else None
+        row["coverage_macs"] = record.profile.coverage_macs if record.profile else None
+        for name in metrics:
+            figure = record.figures.get(name)
+            row[name] = "failed" if name in record.failures else figure.value if figure else None
+            row[f"{name}_delta"] = figure.delta if figure else None
+            row[f"{name}_low"] = figure.low if figure else None
+            row[f"{name}_high"] = figure.high if figure else None
+        rows.append(row)
+    return pd.DataFrame(rows, dtype=object)
+
+
+def costs_frame(records: Sequence[Record]) -> pd.DataFrame:
+    """Return one row for each cell: seconds for each kind of stage, peak memory, device."""
+    import pandas as pd
+
+    kinds = sorted({cost.stage for record in records for cost in record.stages})
+    rows = []
+    for record in records:
+        row = _keys(record)
+        for kind in kinds:
+            seconds = [cost.seconds for cost in record.stages if cost.stage == kind]
+            row[f"{kind}_seconds"] = round(sum(seconds), 3) if seconds else None
+        row["peak_memory_mb"] = max((cost.peak_memory_mb for cost in record.stages), default=None)
+        row["device"] = record.environment.get("device")
+        row["threads"] = record.environment.get("threads")
+        rows.append(row)
+    return pd.DataFrame(rows, dtype=object)
+
+
+def _keys(record: Record) -> dict[str, Any]:
+    return dict(
+        zip(
+            KEYS,
+            (record.workload, record.method, record.label, record.bits, record.boundary_bits, record.seed),
+            strict=True,
+        )
+    )
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    text: str = frame.map(_number).to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def _number(value: Any) -> Any:
+    """Six significant digits: what lies behind them differs between processors."""
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _protocols(metrics: dict[str, MetricInfo]) -> dict[str, Any]:
+    return {name: info.model_dump(mode="json") for name, info in metrics.items()}
+
+
+def _protocol(info: MetricInfo) -> str:
+    extractor = info.description.get("extractor") or {}
+    weights = ", ".join(digest[:12] for digest in extractor.get("weights", {}).values())
+    return info.protocol + (f", weights {weights}" if weights else "")
+
+
+def _name(record: Record) -> str:
+    return f"{record.workload}.{record.label}.{record.bits}.s{record.seed}"

@@ -1,0 +1,1 @@
+"""The units of cached work, one file each."""

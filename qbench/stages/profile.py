@@ -1,0 +1,86 @@
+"""Stage ``profile``: size and coverage of a cell's denoiser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from qbench.bits import BitWidth
+from qbench.stages.quantize import Activations, Weights
+from qbench.stages.stage import Stage, Work
+from qbench.workload import Workload
+
+FILE = "profile.json"
+
+
+@dataclass(frozen=True)
+class Profile(Stage):
+    """How large a denoiser is and how much of it is quantized.
+
+    Attributes:
+        workload: the workload.
+        bits: of the cell.
+        boundary_bits: weight bits of the first and last layer, or None.
+        weights: the cell's quantized weights, or None.
+        activations: the cell's input grids, or None.
+    """
+
+    workload: Workload
+    bits: BitWidth
+    boundary_bits: int | None
+    weights: Weights | None
+    activations: Activations | None
+    kind: ClassVar[str] = "profile"
+
+    @property
+    def title(self) -> str:
+        """A few words."""
+        quantized = self.activations or self.weights
+        return quantized.title if quantized else f"full precision of {self.workload.name}"
+
+    @property
+    def group(self) -> str:
+        """One workload."""
+        return self.workload.name
+
+    def parameters(self) -> dict[str, Any]:
+        """Workload, bits, boundary_bits."""
+        return {
+            "workload": self.workload.describe(),
+            "bits": str(self.bits),
+            "boundary_bits": self.boundary_bits,
+        }
+
+    def inputs(self) -> Mapping[str, Stage]:
+        """What is quantized."""
+        given = {"weights": self.weights, "activations": self.activations}
+        return {name: stage for name, stage in given.items() if stage is not None}
+
+    def compute(self, work: Work) -> None:
+        """Write ``profile.json``.
+
+        ``size_mb`` is the packed checkpoint's real bytes in decimal MB; where no weight is quantized, four bytes for
+        each parameter and buffer.
+        """
+        import torch
+
+        from qbench.quant.census import coverage
+        from qbench.stages.denoiser import WEIGHTS, load_denoiser
+
+        model = load_denoiser(self.workload, torch.device("cpu"), work.inputs, self.bits, self.boundary_bits).model
+        if "weights" in work.inputs:
+            size = work.inputs["weights"].file(WEIGHTS).stat().st_size
+        else:
+            tensors = [*model.module.parameters(), *model.module.buffers()]
+            size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        example = torch.zeros(1, *self.workload.latent_shape)
+        covered = coverage(model, example, torch.zeros(1, dtype=torch.int64))
+        profile = {
+            "size_mb": size / 1e6,
+            "coverage_macs": covered.macs,
+            "coverage_parameters": covered.parameters,
+            "left_out": list(covered.left_out),
+        }
+        (work.folder / FILE).write_text(json.dumps(profile, indent=1) + "\n", encoding="utf-8")

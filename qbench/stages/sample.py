@@ -1,0 +1,94 @@
+"""Stage ``sample``: one shard of a cell's images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from qbench.stages.quantize import Activations, Weights
+from qbench.stages.stage import Stage, Work
+from qbench.stages.trajectory import batches
+from qbench.workload import Workload
+
+FILE = "images.npy"
+SHARD_SIZE = 250
+"""Images in a shard. Part of the address: batches never reach over the end of a shard, so whoever computes it, in
+whatever order, cuts the samples into the same batches."""
+
+
+@dataclass(frozen=True)
+class Sample(Stage):
+    """Images start to stop - 1 of a cell, rounded to uint8.
+
+    Attributes:
+        workload: with its sampler.
+        seed: of the noise.
+        start: first sample index.
+        stop: one behind the last.
+        weights: the cell's quantized weights, or None.
+        activations: the cell's input grids, or None.
+    """
+
+    workload: Workload
+    seed: int
+    start: int
+    stop: int
+    weights: Weights | None
+    activations: Activations | None
+    kind: ClassVar[str] = "sample"
+
+    @property
+    def title(self) -> str:
+        """A few words."""
+        quantized = self.activations or self.weights
+        what = quantized.title if quantized else f"full precision of {self.workload.name} seed {self.seed}"
+        return f"{what}, images {self.start} to {self.stop - 1}"
+
+    @property
+    def work(self) -> float:
+        """Denoiser calls on one sample."""
+        return float((self.stop - self.start) * self.workload.sampler.steps)
+
+    @property
+    def group(self) -> str:
+        """One workload, with quantized activations or without."""
+        return f"{self.workload.name} {'quantized' if self.activations else 'plain'} activations"
+
+    def parameters(self) -> dict[str, Any]:
+        """Workload with sampler, seed, range of samples."""
+        return {"workload": self.workload.describe(), "seed": self.seed, "start": self.start, "stop": self.stop}
+
+    def inputs(self) -> Mapping[str, Stage]:
+        """What is quantized."""
+        given = {"weights": self.weights, "activations": self.activations}
+        return {name: stage for name, stage in given.items() if stage is not None}
+
+    def compute(self, work: Work) -> None:
+        """Write uint8 images [count, channels, height, width]."""
+        import numpy as np
+        import torch
+
+        from qbench.diffusion.codecs import to_uint8
+        from qbench.diffusion.noise import Purpose
+        from qbench.diffusion.samplers import DDIM, NoiseSource, sample
+        from qbench.stages.denoiser import load_denoiser
+
+        device = work.runtime.torch_device()
+        denoiser = load_denoiser(self.workload, device, work.inputs)
+        denoiser.model.freeze()
+        sampler = DDIM(self.workload.schedule, self.workload.sampler)
+        images = np.empty((self.stop - self.start, *self.workload.image_shape), np.uint8)
+        with torch.inference_mode():
+            for batch in batches(self.stop - self.start, work.runtime.batch_size):
+                indices = range(self.start + batch.start, self.start + batch.stop)
+                noise = NoiseSource(self.workload.latent_shape, self.seed, Purpose.EVALUATION, indices)
+                size = len(batch)
+                latents = sample(denoiser, sampler, noise, device, lambda step, x, size=size: work.report(size))
+                images[batch.start : batch.stop] = to_uint8(denoiser.codec.decode(latents)).cpu().numpy()
+        np.save(work.folder / FILE, images, allow_pickle=False)
+
+
+def shards(samples: int) -> list[range]:
+    """Return the ranges of sample indices that shards of a cell cover."""
+    return [range(start, min(start + SHARD_SIZE, samples)) for start in range(0, samples, SHARD_SIZE)]

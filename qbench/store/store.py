@@ -1,0 +1,187 @@
+"""The store's layout and its two promises: an artefact is whole or absent, and nobody computes one twice at once.
+
+<store>/artefacts/<kind>/<digest>/     files and manifest.json
+<store>/pending/<digest>/              being written by the holder of its lock; renamed into place when whole
+<store>/damaged/<kind>-<digest>-<n>/   set aside: its files were not the ones that were written
+<store>/locks/<digest>.lock            held by the process that computes the artefact
+"""
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from qbench.errors import StoreError
+from qbench.store.artefact import MANIFEST, Artefact, Manifest, read_artefact
+
+ENVIRONMENT_VARIABLE = "QBENCH_STORE"
+
+
+def default_store_path() -> Path:
+    """Return ``$QBENCH_STORE``, else a folder in the user's cache."""
+    named = os.environ.get(ENVIRONMENT_VARIABLE)
+    if named:
+        return Path(named)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("qbench") / "store"
+
+
+class Store:
+    """A folder of artefacts, safe for several processes at once.
+
+    Args:
+        root: the folder; made if it is missing.
+
+    Raises:
+        StoreError: the folder cannot be made or written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._checked: set[str] = set()
+        with translated_errors(root):
+            for name in ("artefacts", "pending", "damaged", "locks"):
+                (root / name).mkdir(parents=True, exist_ok=True)
+            probe = root / "pending" / f"probe-{uuid.uuid4().hex}"
+            probe.mkdir()
+            probe.rmdir()
+
+    def folder(self, kind: str, digest: str) -> Path:
+        """Return where an artefact lies or would lie."""
+        return self.root / "artefacts" / kind / digest
+
+    def has(self, kind: str, digest: str) -> bool:
+        """Whether an artefact is there, its files unchecked."""
+        return (self.folder(kind, digest) / MANIFEST).is_file()
+
+    def get(self, kind: str, digest: str) -> Artefact:
+        """Return an artefact, its files compared with their digests once in the life of this object.
+
+        Raises:
+            DamagedArtefact: it is not there, or not what was written.
+        """
+        artefact = read_artefact(self.folder(kind, digest))
+        if digest not in self._checked:
+            artefact.check()
+            self._checked.add(digest)
+        return artefact
+
+    def manifest(self, kind: str, digest: str) -> Manifest:
+        """Return the manifest of an artefact whose files nobody needs to look at.
+
+        Raises:
+            DamagedArtefact: it is not there or unreadable.
+        """
+        return read_artefact(self.folder(kind, digest)).manifest
+
+    def set_aside(self, kind: str, digest: str) -> Path:
+        """Move a damaged artefact out of the way, so that it is computed again; return where it went."""
+        self._checked.discard(digest)
+        target = self.root / "damaged" / f"{kind}-{digest[:16]}-{uuid.uuid4().hex[:8]}"
+        with translated_errors(self.root):
+            self.folder(kind, digest).rename(target)
+        return target
+
+    @contextmanager
+    def claim(self, digest: str) -> Iterator[bool]:
+        """Claim an artefact for computing.
+
+        Yields:
+            Whether the claim holds; False says that another process computes it now. A claim ends with its
+            process, however that dies.
+        """
+        lock = FileLock(self.root / "locks" / f"{digest}.lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        except OSError as error:
+            raise store_error(error, self.root) from error
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    @contextmanager
+    def pending(self, digest: str) -> Iterator[Path]:
+        """Give an empty folder to write a claimed artefact into; what is still there at the end is removed.
+
+        Args:
+            digest: an artefact that the caller has claimed; what a killed process left of it is removed.
+
+        Raises:
+            StoreError: the disk is full or the store cannot be written.
+        """
+        folder = self.root / "pending" / digest
+        try:
+            with translated_errors(self.root):
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def publish(self, folder: Path, kind: str, digest: str) -> Artefact:
+        """Put a finished folder, manifest included, in its place by one rename.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        target = self.folder(kind, digest)
+        with translated_errors(self.root):
+            for path in [*folder.iterdir(), folder]:
+                _flush(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(target)
+            _flush(target.parent)
+        self._checked.add(digest)
+        return read_artefact(target)
+
+
+@contextmanager
+def translated_errors(place: Path) -> Iterator[None]:
+    """Turn what the operating system says of a file inside into a StoreError.
+
+    Only errors that carry an error number and concern space or permission are translated; others pass.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _ABOUT_THE_STORE:
+            raise
+        raise store_error(error, place) from error
+
+
+_ABOUT_THE_STORE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST,
+    errno.ENAMETOOLONG, errno.EIO,
+}  # fmt: skip
+
+
+def store_error(error: OSError, place: Path) -> StoreError:
+    """Return the sentence for an error of the operating system at ``place``."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreError(
+            f"the disk that holds {place} is full: make room (`qbench store gc` helps) and run the same command again; "
+            "what is finished is kept"
+        )
+    reason = error.strerror or str(error)
+    return StoreError(
+        f"{place} cannot be written ({reason}): name another folder with --store or {ENVIRONMENT_VARIABLE}"
+    )
+
+
+def _flush(path: Path) -> None:
+    """Ask the system to put a file or folder on the disk, so that a rename never precedes its content."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

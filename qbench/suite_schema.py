@@ -1,0 +1,98 @@
+"""The schema of a suite file."""
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from qbench.bits import LOW_BITS, BitWidth
+from qbench.settings import Settings
+
+LABEL = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$"
+Label = Annotated[str, Field(pattern=LABEL, description="how rows are named")]
+
+
+def _named(value: Any) -> Any:
+    """Let a bare name stand for an entry without settings."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+class WorkloadEntry(Settings):
+    """A workload in a suite."""
+
+    name: Annotated[str, Field(description="public id of the workload")]
+    label: Annotated[Label | None, Field(alias="as", description="how rows are named; the id by default")] = None
+    settings: Annotated[dict[str, Any], Field(description="settings of the workload")] = {}
+    sampler: Annotated[dict[str, Any], Field(description="sampler settings, the same as settings.sampler")] = {}
+
+
+class MethodEntry(Settings):
+    """A method in a suite."""
+
+    name: Annotated[str, Field(description="public id of the method")]
+    preset: Annotated[str | None, Field(description="a named bundle of settings")] = None
+    settings: Annotated[dict[str, Any], Field(description="settings, over those of the preset")] = {}
+    label: Annotated[Label | None, Field(alias="as", description="how rows are named; id and preset by default")] = None
+
+
+class MetricEntry(Settings):
+    """A metric in a suite."""
+
+    name: Annotated[str, Field(description="public id of the metric")]
+    settings: Annotated[dict[str, Any], Field(description="settings of the metric")] = {}
+
+
+class Exclusion(Settings):
+    """Cells that are not run: those that agree in every key given."""
+
+    workload: Annotated[str | None, Field(description="label of the workload")] = None
+    method: Annotated[str | None, Field(description="label of the method")] = None
+    bits: Annotated[str | None, Field(description="a bit-width")] = None
+    seed: Annotated[int | None, Field(description="a seed")] = None
+
+
+class SuiteSchema(Settings):
+    """A suite file.
+
+    Every list holds names or entries with settings; cells are the product of workloads, methods, bits and seeds.
+    """
+
+    name: Annotated[Label, Field(description="results go to results/<name>")]
+    title: Annotated[str, Field(description="headline of the tables")] = ""
+    include: Annotated[list[str], Field(description="other suites whose cells are added")] = []
+    workloads: Annotated[
+        list[Annotated[WorkloadEntry, BeforeValidator(_named)]], Field(description="what is quantized")
+    ] = []
+    methods: Annotated[
+        list[Annotated[MethodEntry, BeforeValidator(_named)]], Field(description="how it is quantized")
+    ] = []
+    bits: Annotated[list[str], Field(description="bit-widths; full precision runs by itself")] = []
+    metrics: Annotated[
+        list[Annotated[MetricEntry, BeforeValidator(_named)]], Field(description="what is measured")
+    ] = []
+    samples: Annotated[int, Field(ge=1, le=10_000_000, strict=True, description="images of each cell")] = 1000
+    steps: Annotated[
+        int | None, Field(ge=1, le=1000, strict=True, description="sampling steps; the workload's own by default")
+    ] = None
+    seeds: Annotated[
+        list[Annotated[int, Field(ge=0, lt=2**63, strict=True)]],
+        Field(min_length=1, description="each sets calibration and sampling noise"),
+    ] = [0]
+    boundary_bits: Annotated[
+        int | None, Field(strict=True, description="weight bits of the first and last layer; absent: no exception")
+    ] = None
+    exclude: Annotated[list[Exclusion], Field(description="cells that are not run")] = []
+
+    @field_validator("boundary_bits")
+    @classmethod
+    def _offered_bits(cls, value: int | None) -> int | None:
+        if value is not None and value not in LOW_BITS:
+            raise ValueError(f"{value} bits are not offered: use one of {', '.join(map(str, LOW_BITS))}")
+        return value
+
+    @field_validator("bits")
+    @classmethod
+    def _not_full_precision(cls, value: list[str]) -> list[str]:
+        for text in value:
+            if BitWidth.parse(text).is_full_precision:
+                raise ValueError(f"{text} is full precision, which every suite runs by itself: leave it out")
+        return value

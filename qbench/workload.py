@@ -1,0 +1,116 @@
+"""The contract of a workload: a trained model, how it is sampled, and what its images are compared with."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from qbench.diffusion.sampler_settings import SamplerSettings, ScheduleSettings
+from qbench.plugin import Plugin
+from qbench.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from qbench.diffusion.codecs import Codec
+    from qbench.diffusion.structures import Structure
+
+__all__ = ["LoadedWorkload", "ReferenceSet", "SamplerSettings", "ScheduleSettings", "Workload", "WorkloadSettings"]
+
+
+class WorkloadSettings(Settings):
+    """What every workload lets a suite choose."""
+
+    sampler: Annotated[SamplerSettings, Field(description="how images are sampled")] = SamplerSettings()
+
+
+@dataclass(frozen=True)
+class LoadedWorkload:
+    """A workload in memory, in evaluation mode, on the CPU.
+
+    Attributes:
+        module: the denoiser, float32.
+        structure: its layout.
+        codec: from latents to images.
+    """
+
+    module: nn.Module
+    structure: Structure
+    codec: Codec
+
+
+@dataclass(frozen=True)
+class ReferenceSet:
+    """The real images that samples are compared with, as an extractor's statistics.
+
+    Attributes:
+        name: what the images are.
+        samples: how many.
+        digest: SHA-256 of the file that holds the statistics.
+        path: a safetensors file with ``<feature>.mean`` [D] and ``<feature>.cov`` [D, D], float64.
+    """
+
+    name: str
+    samples: int
+    digest: str
+    path: str
+
+
+class Workload(Plugin):
+    """A trained diffusion model with its sampler and reference.
+
+    Attributes:
+        latent_shape: shape of what the denoiser works on, without the batch axis.
+        image_shape: (channels, height, width) of the images.
+        schedule: the noise schedule it was trained with.
+        parameters: number of parameters of the denoiser.
+        settings: instance of ``settings_class``.
+    """
+
+    settings_class: ClassVar[type[Settings]] = WorkloadSettings
+    latent_shape: ClassVar[tuple[int, ...]]
+    image_shape: ClassVar[tuple[int, int, int]]
+    schedule: ClassVar[ScheduleSettings] = ScheduleSettings()
+    parameters: ClassVar[int]
+    settings: WorkloadSettings
+
+    @property
+    def sampler(self) -> SamplerSettings:
+        """How images are sampled."""
+        return self.settings.sampler
+
+    @abstractmethod
+    def weights(self) -> Mapping[str, str]:
+        """Return the SHA-256 of each weight file by its name, without loading any."""
+
+    @abstractmethod
+    def load(self) -> LoadedWorkload:
+        """Load the model.
+
+        Raises:
+            DataError: a weight file is missing or damaged.
+        """
+
+    @abstractmethod
+    def reference(self, extractor: str, extractor_weights: Mapping[str, str]) -> ReferenceSet:
+        """Return the statistics of the real images under an extractor.
+
+        Args:
+            extractor: its public id.
+            extractor_weights: SHA-256 of its weight files.
+
+        Raises:
+            DataError: there are none for this extractor and these weights.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """Return what identifies it: as for every plugin, with schedule and weight files."""
+        return {
+            **super().describe(),
+            "schedule": self.schedule.model_dump(mode="json"),
+            "weights": dict(self.weights()),
+        }

@@ -1,0 +1,141 @@
+"""Reading YAML from people: safe, bounded, and with line numbers for messages."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from qbench.errors import SuiteError
+from qbench.settings import Location
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 32
+MAX_NODES = 100_000
+
+
+@dataclass(frozen=True)
+class YamlFile:
+    """A parsed file.
+
+    Attributes:
+        path: where it was read from.
+        data: plain Python data.
+    """
+
+    path: Path
+    data: Any
+    _root: yaml.Node | None
+
+    def place(self, location: Location) -> str:
+        """Return words for a location inside the data: file, line and key."""
+        node, words = self._root, ""
+        for step in location:
+            child = _child(node, step)
+            if child is None:
+                break
+            node = child
+            words += f"[{step + 1}]" if isinstance(step, int) else f".{step}" if words else str(step)
+        line = f":{node.start_mark.line + 1}" if node is not None else ""
+        return f"{self.path}{line}" + (f" ({words})" if words else "")
+
+
+def read_yaml(path: Path) -> YamlFile:
+    """Read one YAML document.
+
+    Raises:
+        SuiteError: the file is missing, too large, not text, not YAML, says a key twice, or grows out of bounds
+            through depth or aliases.
+    """
+    text = _read_text(path)
+    try:
+        _check_bounds(path, text)
+        loader = _Loader(text)
+        try:
+            root = loader.get_single_node()
+            data = None if root is None else loader.construct_document(root)
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise SuiteError(f"{path}{line}: not valid YAML ({error.problem})") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise SuiteError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    return YamlFile(path, data, root)
+
+
+def parse_value(text: str) -> Any:
+    """Return a value written in YAML on the command line (``500``, ``[0, 1]``, ``linear``).
+
+    Raises:
+        SuiteError: it is not valid YAML.
+    """
+    try:
+        _check_bounds(Path("command line"), text)
+        return yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+    except (yaml.YAMLError, ValueError):
+        raise SuiteError(f"{text!r} is not a value in YAML") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, but a key said twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise SuiteError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(raw) > MAX_BYTES:
+        raise SuiteError(f"{path}: larger than {MAX_BYTES:,} bytes, so it is no suite")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise SuiteError(f"{path}: not a text file in UTF-8") from None
+
+
+def _check_bounds(path: Path, text: str) -> None:
+    """Refuse depth and growth before anything is built: aliases count with all that they stand for."""
+    sizes: dict[str, int] = {}
+    open_nodes: list[tuple[str | None, int]] = []
+    total = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_nodes.append((event.anchor, total))
+            total += 1
+            if len(open_nodes) > MAX_DEPTH:
+                raise SuiteError(f"{path}:{line}: nested deeper than {MAX_DEPTH} levels")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_nodes.pop()
+            if anchor:
+                sizes[anchor] = total - before
+        elif isinstance(event, yaml.AliasEvent):
+            if event.anchor not in sizes and any(anchor == event.anchor for anchor, _ in open_nodes):
+                raise SuiteError(f"{path}:{line}: the alias *{event.anchor} contains itself")
+            total += sizes.get(event.anchor, 1)
+        elif isinstance(event, yaml.ScalarEvent):
+            total += 1
+        if total > MAX_NODES:
+            raise SuiteError(f"{path}:{line}: aliases expand to more than {MAX_NODES:,} values")
+
+
+def _child(node: yaml.Node | None, step: int | str) -> yaml.Node | None:
+    if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+        return node.value[step]
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value == str(step):
+                return value
+    return None
