@@ -5,20 +5,19 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from qbench import plugins
-from qbench.bits import FULL_PRECISION_BITS, BitWidth
+from qbench.cell import Cell
 from qbench.errors import SuiteError
 from qbench.metrics.extractor import Extractor
 from qbench.metrics.metric import Against, Metric
 from qbench.plugin import create
 from qbench.stages.features import Features
 from qbench.stages.profile import Profile
-from qbench.stages.quantize import Activations, Weights
+from qbench.stages.quantize import Assignment, Quantized, quantized
 from qbench.stages.reference import Reference
 from qbench.stages.sample import Sample, shards
 from qbench.stages.score import Score, Shard
 from qbench.stages.stage import Stage
 from qbench.store import Store
-from qbench.suite import Cell
 
 
 @dataclass(frozen=True)
@@ -132,10 +131,9 @@ class _Planner:
         self._references: dict[tuple[str, str], Reference] = {}
 
     def plan(self, cell: Cell) -> CellPlan:
-        weights, activations = _quantization(cell)
-        profile = Profile(cell.workload, cell.bits, cell.boundary_bits, weights, activations)
-        own = self._sampled(cell, weights, activations)
-        baseline = self._sampled(cell.full_precision, None, None)
+        profile = Profile(cell.workload, cell.bits, cell.boundary_bits, _quantized(cell))
+        own = self._sampled(cell)
+        baseline = self._sampled(cell.full_precision)
         scores = {}
         for metric in cell.metrics:
             extractor = self._extractor(metric)
@@ -148,10 +146,11 @@ class _Planner:
             )
         return CellPlan(cell, profile, scores)
 
-    def _sampled(self, cell: Cell, weights: Weights | None, activations: Activations | None) -> tuple[Sample, ...]:
+    def _sampled(self, cell: Cell) -> tuple[Sample, ...]:
         if cell.digest not in self._images:
+            of_cell = _quantized(cell)
             self._images[cell.digest] = tuple(
-                Sample(cell.workload, cell.seed, indices.start, indices.stop, weights, activations)
+                Sample(cell.workload, cell.seed, indices.start, indices.stop, of_cell)
                 for indices in shards(cell.samples)
             )
         return self._images[cell.digest]
@@ -180,12 +179,7 @@ class _Planner:
         return self._extractors[name]
 
 
-def _quantization(cell: Cell) -> tuple[Weights | None, Activations | None]:
-    weights = activations = None
-    if cell.method is not None and cell.bits.quantizes_weights:
-        depends = cell.method.weights_depend_on_activations
-        bits = cell.bits if depends else BitWidth(cell.bits.weights, FULL_PRECISION_BITS)
-        weights = Weights(cell.workload, cell.method, bits, cell.boundary_bits, cell.seed)
-    if cell.method is not None and cell.bits.quantizes_activations:
-        activations = Activations(cell.workload, cell.method, cell.bits, cell.boundary_bits, cell.seed, weights)
-    return weights, activations
+def _quantized(cell: Cell) -> Quantized:
+    if cell.method is None:
+        return Quantized()
+    return quantized(Assignment(cell.workload, cell.method, cell.bits, cell.boundary_bits, cell.seed))

@@ -1,5 +1,7 @@
 """What methods, workloads, metrics and extractors have in common."""
 
+import inspect
+from abc import ABC
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
@@ -8,7 +10,7 @@ from qbench.plugins import Catalogue, Entry
 from qbench.settings import Location, NoSettings, Settings, validate
 
 
-class Plugin:
+class Plugin(ABC):  # noqa: B024 (which methods are abstract is for each contract to say)
     """Something that an entry point offers.
 
     Attributes:
@@ -67,6 +69,9 @@ def load_class(catalogue: Catalogue, name: str, base: type[PluginT]) -> type[Plu
             f"the {catalogue.kind} {name!r} of package {entry.package}: {entry.target} does not derive from "
             f"{base.__module__}.{base.__name__}"
         )
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise PluginError(f"the {catalogue.kind} {name!r}: {found.__name__} does not implement {missing}")
     return found
 
 

@@ -21,8 +21,8 @@ class WorkloadEntry(Settings):
 
     name: Annotated[str, Field(description="public id of the workload")]
     label: Annotated[Label | None, Field(alias="as", description="how rows are named; the id by default")] = None
-    settings: Annotated[dict[str, Any], Field(description="settings of the workload")] = {}
-    sampler: Annotated[dict[str, Any], Field(description="sampler settings, the same as settings.sampler")] = {}
+    settings: dict[str, Any] = Field(default_factory=dict, description="settings of the workload")
+    sampler: dict[str, Any] = Field(default_factory=dict, description="sampler settings, the same as settings.sampler")
 
 
 class MethodEntry(Settings):
@@ -30,7 +30,7 @@ class MethodEntry(Settings):
 
     name: Annotated[str, Field(description="public id of the method")]
     preset: Annotated[str | None, Field(description="a named bundle of settings")] = None
-    settings: Annotated[dict[str, Any], Field(description="settings, over those of the preset")] = {}
+    settings: dict[str, Any] = Field(default_factory=dict, description="settings, over those of the preset")
     label: Annotated[Label | None, Field(alias="as", description="how rows are named; id and preset by default")] = None
 
 
@@ -38,7 +38,7 @@ class MetricEntry(Settings):
     """A metric in a suite."""
 
     name: Annotated[str, Field(description="public id of the metric")]
-    settings: Annotated[dict[str, Any], Field(description="settings of the metric")] = {}
+    settings: dict[str, Any] = Field(default_factory=dict, description="settings of the metric")
 
 
 class Exclusion(Settings):
@@ -58,29 +58,29 @@ class SuiteSchema(Settings):
 
     name: Annotated[Label, Field(description="results go to results/<name>")]
     title: Annotated[str, Field(description="headline of the tables")] = ""
-    include: Annotated[list[str], Field(description="other suites whose cells are added")] = []
+    include: Annotated[tuple[str, ...], Field(description="other suites whose cells are added")] = ()
     workloads: Annotated[
-        list[Annotated[WorkloadEntry, BeforeValidator(_named)]], Field(description="what is quantized")
-    ] = []
+        tuple[Annotated[WorkloadEntry, BeforeValidator(_named)], ...], Field(description="what is quantized")
+    ] = ()
     methods: Annotated[
-        list[Annotated[MethodEntry, BeforeValidator(_named)]], Field(description="how it is quantized")
-    ] = []
-    bits: Annotated[list[str], Field(description="bit-widths; full precision runs by itself")] = []
+        tuple[Annotated[MethodEntry, BeforeValidator(_named)], ...], Field(description="how it is quantized")
+    ] = ()
+    bits: Annotated[tuple[str, ...], Field(description="bit-widths; full precision runs by itself")] = ()
     metrics: Annotated[
-        list[Annotated[MetricEntry, BeforeValidator(_named)]], Field(description="what is measured")
-    ] = []
+        tuple[Annotated[MetricEntry, BeforeValidator(_named)], ...], Field(description="what is measured")
+    ] = ()
     samples: Annotated[int, Field(ge=1, le=10_000_000, strict=True, description="images of each cell")] = 1000
     steps: Annotated[
         int | None, Field(ge=1, le=1000, strict=True, description="sampling steps; the workload's own by default")
     ] = None
     seeds: Annotated[
-        list[Annotated[int, Field(ge=0, lt=2**63, strict=True)]],
+        tuple[Annotated[int, Field(ge=0, lt=2**63, strict=True)], ...],
         Field(min_length=1, description="each sets calibration and sampling noise"),
-    ] = [0]
+    ] = (0,)
     boundary_bits: Annotated[
         int | None, Field(strict=True, description="weight bits of the first and last layer; absent: no exception")
     ] = None
-    exclude: Annotated[list[Exclusion], Field(description="cells that are not run")] = []
+    exclude: Annotated[tuple[Exclusion, ...], Field(description="cells that are not run")] = ()
 
     @field_validator("boundary_bits")
     @classmethod
@@ -91,7 +91,7 @@ class SuiteSchema(Settings):
 
     @field_validator("bits")
     @classmethod
-    def _not_full_precision(cls, value: list[str]) -> list[str]:
+    def _not_full_precision(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for text in value:
             if BitWidth.parse(text).is_full_precision:
                 raise ValueError(f"{text} is full precision, which every suite runs by itself: leave it out")

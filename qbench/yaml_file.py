@@ -72,7 +72,7 @@ def parse_value(text: str) -> Any:
     """
     try:
         _check_bounds(Path("command line"), text)
-        return yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+        return yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError):
         raise SuiteError(f"{text!r} is not a value in YAML") from None
 
@@ -111,7 +111,7 @@ def _check_bounds(path: Path, text: str) -> None:
     open_nodes: list[tuple[str | None, int]] = []
     total = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.CollectionStartEvent):
             open_nodes.append((event.anchor, total))
             total += 1
@@ -124,14 +124,14 @@ def _check_bounds(path: Path, text: str) -> None:
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes and any(anchor == event.anchor for anchor, _ in open_nodes):
                 raise SuiteError(f"{path}:{line}: the alias *{event.anchor} contains itself")
-            total += sizes.get(event.anchor, 1)
+            total += sizes.get(event.anchor or "", 1)
         elif isinstance(event, yaml.ScalarEvent):
             total += 1
         if total > MAX_NODES:
             raise SuiteError(f"{path}:{line}: aliases expand to more than {MAX_NODES:,} values")
 
 
-def _child(node: yaml.Node | None, step: int | str) -> yaml.Node | None:
+def _child(node: yaml.Node | None, step: int | str) -> Any:
     if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
         return node.value[step]
     if isinstance(node, yaml.MappingNode):

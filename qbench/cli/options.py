@@ -37,7 +37,8 @@ def load(name: str, only: list[str] | None, overrides: list[str] | None) -> "Sui
         SuiteError: the suite or a value of ``--set`` is wrong, or no cell is left.
         typer.BadParameter: an option is not of the form KEY=VALUE.
     """
-    from qbench.suite import KEYS, find_suite, load_suite
+    from qbench.cell import KEYS
+    from qbench.suite import find_suite, load_suite
     from qbench.yaml_file import parse_value
 
     values = {key: parse_value(value) for key, value in _pairs("--set", overrides)}

@@ -23,7 +23,7 @@ def print_records(records: Sequence[Record]) -> None:
     for record in records:
         profile = record.profile
         row = [record.workload, record.label, record.bits, str(record.seed)]
-        row += [f"{profile.size_mb:.2f}", f"{100 * profile.coverage_macs:.0f} %"] if profile else ["–", "–"]
+        row += [f"{profile.size_mb:.2f}", f"{100 * profile.coverage_macs:.0f} %"] if profile else ["-", "-"]
         for name, info in metrics.items():
             value, difference = figure_text(
                 record.figures.get(name), name in record.failures, record.status == "pending"

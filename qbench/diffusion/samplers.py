@@ -28,9 +28,11 @@ class StepContext:
 
 
 class Denoise(Protocol):
-    """Predicts the noise in ``x`` [batch, *latent shape] at a step."""
+    """A noise estimator."""
 
-    def __call__(self, x: Tensor, step: StepContext) -> Tensor: ...
+    def __call__(self, x: Tensor, step: StepContext) -> Tensor:
+        """Return the noise in ``x`` [batch, *latent shape] at a step, in the same shape."""
+        ...
 
 
 @dataclass(frozen=True)

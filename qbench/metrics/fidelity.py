@@ -23,4 +23,6 @@ class MeanSquaredDifference(Metric):
 
     def compute(self, samples: Array, against: Gaussian | Array | None) -> float:
         """Return the mean squared difference of images [count, C, H, W]."""
+        if not isinstance(against, np.ndarray):
+            raise TypeError(f"{self.name} compares with images")
         return float(np.mean((samples - against) ** 2))

@@ -69,9 +69,9 @@ def count_macs(model: QuantModel, x: Tensor, timestep: Tensor) -> dict[str, int]
             context = keywords.get("encoder_hidden_states")
             queries = _tokens(hidden)
             keys = queries if context is None else _tokens(context)
-            width = module.to_q.weight.shape[0]  # type: ignore[union-attr]
+            width = module.get_parameter("to_q.weight").shape[0]
             # q k^T and the product with v, over all heads together.
-            macs[f"{name}.attention"] = 2 * queries * keys * int(width)
+            macs[f"{name}.attention"] = 2 * queries * keys * width
 
         return hook
 

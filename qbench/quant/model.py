@@ -118,7 +118,8 @@ def run_over(
         batch_size: rows at a time.
         report: called with the number of rows after each batch.
     """
-    for rows in zip(x.split(batch_size), timesteps.split(batch_size), strict=True):
-        model(*rows)
+    for start in range(0, len(x), batch_size):
+        rows = x[start : start + batch_size]
+        model(rows, timesteps[start : start + batch_size])
         if report is not None:
-            report(len(rows[0]))
+            report(len(rows))

@@ -29,7 +29,7 @@ def figure_text(figure: Figure | None, failed: bool, pending: bool) -> tuple[str
     if failed:
         return "failed", ""
     if figure is None:
-        return ("not run" if pending else "–"), ""
+        return ("not run" if pending else "-"), ""
     if figure.delta is None:
         return _round(figure.value), ""
     interval = "" if figure.low is None or figure.high is None else f" [{_round(figure.low)}, {_round(figure.high)}]"
@@ -56,7 +56,7 @@ def _row(record: Record, used: Iterable[str], metrics: Mapping[str, MetricInfo],
     if record.profile:
         row += [f"{record.profile.size_mb:.2f}", f"{100 * record.profile.coverage_macs:.1f} %"]
     else:
-        row += ["–", "–"]
+        row += ["-", "-"]
     for name in used:
         value, difference = figure_text(record.figures.get(name), name in record.failures, record.status == "pending")
         if not _is_about_quality(metrics[name]):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from qbench.bits import BitWidth
-from qbench.stages.quantize import Activations, Weights
+from qbench.stages.quantize import Quantized
 from qbench.stages.stage import Stage, Work
 from qbench.workload import Workload
 
@@ -23,22 +23,19 @@ class Profile(Stage):
         workload: the workload.
         bits: of the cell.
         boundary_bits: weight bits of the first and last layer, or None.
-        weights: the cell's quantized weights, or None.
-        activations: the cell's input grids, or None.
+        quantized: what is quantized.
     """
 
     workload: Workload
     bits: BitWidth
     boundary_bits: int | None
-    weights: Weights | None
-    activations: Activations | None
+    quantized: Quantized
     kind: ClassVar[str] = "profile"
 
     @property
     def title(self) -> str:
         """A few words."""
-        quantized = self.activations or self.weights
-        return quantized.title if quantized else f"full precision of {self.workload.name}"
+        return f"{self.workload.name}, {self.quantized.title}"
 
     @property
     def group(self) -> str:
@@ -55,8 +52,7 @@ class Profile(Stage):
 
     def inputs(self) -> Mapping[str, Stage]:
         """What is quantized."""
-        given = {"weights": self.weights, "activations": self.activations}
-        return {name: stage for name, stage in given.items() if stage is not None}
+        return self.quantized.inputs()
 
     def compute(self, work: Work) -> None:
         """Write ``profile.json``.

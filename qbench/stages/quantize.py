@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from qbench.bits import FULL_PRECISION_BITS, BitWidth
 from qbench.errors import StageError
-from qbench.method import Method
+from qbench.method import Method, Target
 from qbench.stages.stage import Stage, Work
 from qbench.stages.trajectory import FILE as TRAJECTORY_FILE
 from qbench.stages.trajectory import Trajectory
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Weights(Stage):
-    """A method's quantized weights, packed.
+class Assignment:
+    """What a method is to do.
 
     Attributes:
         workload: with its sampler.
         method: with its settings.
-        bits: of the cell; activation bits are 32 unless the method says that they enter.
+        bits: to quantize to.
         boundary_bits: weight bits of the first and last layer, or None.
         seed: of calibration noise.
     """
@@ -38,41 +38,72 @@ class Weights(Stage):
     bits: BitWidth
     boundary_bits: int | None
     seed: int
-    kind: ClassVar[str] = "weights"
-
-    @property
-    def title(self) -> str:
-        """A few words."""
-        return f"{self.method.name} W{self.bits.weights} on {self.workload.name} seed {self.seed}"
 
     @property
     def group(self) -> str:
         """One workload and method."""
         return f"{self.workload.name} {self.method.name}"
 
-    def parameters(self) -> dict[str, Any]:
-        """Workload, method, bits, boundary_bits, seed."""
+    def describe(self, target: Target) -> dict[str, Any]:
+        """Return what decides the result for a target."""
         return {
             "workload": self.workload.describe(),
             "method": self.method.describe(),
-            "bits": str(self.bits),
+            "bits": str(self.bits_for(target)),
             "boundary_bits": self.boundary_bits,
             "seed": self.seed,
         }
 
+    def bits_for(self, target: Target) -> BitWidth:
+        """Return the bits that enter: a method's weights usually do not depend on the bits of activations."""
+        if target == "activations" or self.method.weights_depend_on_activations:
+            return self.bits
+        return BitWidth(self.bits.weights, FULL_PRECISION_BITS)
+
+    def trajectory(self, target: Target) -> Trajectory | None:
+        """Return the calibration data that the method asks for."""
+        request = self.method.calibration(target)
+        return None if request is None else Trajectory(self.workload, request, self.seed)
+
+
+@dataclass(frozen=True)
+class Weights(Stage):
+    """A method's quantized weights, packed.
+
+    Attributes:
+        assignment: what the method is to do.
+    """
+
+    assignment: Assignment
+    kind: ClassVar[str] = "weights"
+
+    @property
+    def title(self) -> str:
+        """A few words."""
+        return _title(self.assignment, "weights")
+
+    @property
+    def group(self) -> str:
+        """One workload and method."""
+        return self.assignment.group
+
+    def parameters(self) -> dict[str, Any]:
+        """What the method is to do."""
+        return self.assignment.describe("weights")
+
     def inputs(self) -> Mapping[str, Stage]:
         """The trajectory, if the method asks for one."""
-        return _trajectory(self.workload, self.method, "weights", self.seed)
+        trajectory = self.assignment.trajectory("weights")
+        return {} if trajectory is None else {"trajectory": trajectory}
 
     def compute(self, work: Work) -> None:
         """Write the packed checkpoint."""
         from qbench.quant.packing import save_weights
-        from qbench.stages.denoiser import WEIGHTS, load_denoiser
+        from qbench.stages.denoiser import WEIGHTS
 
-        device = work.runtime.torch_device()
-        model = load_denoiser(self.workload, device, {}, self.bits, self.boundary_bits).model
-        self.method.quantize_weights(model, _data(work, device), self.bits)
-        _check_bits(model, self.method)
+        model, data, bits = _prepare(self.assignment, work, "weights")
+        self.assignment.method.quantize_weights(model, data, bits)
+        _check_grids(model, self.assignment.method)
         save_weights(model, work.folder / WEIGHTS)
 
 
@@ -81,84 +112,102 @@ class Activations(Stage):
     """A method's grids for the inputs of layers.
 
     Attributes:
-        workload: with its sampler.
-        method: with its settings.
-        bits: of the cell.
-        boundary_bits: weight bits of the first and last layer, or None.
-        seed: of calibration noise.
+        assignment: what the method is to do.
         weights: the cell's quantized weights, None where they are in full precision.
     """
 
-    workload: Workload
-    method: Method
-    bits: BitWidth
-    boundary_bits: int | None
-    seed: int
+    assignment: Assignment
     weights: Weights | None
     kind: ClassVar[str] = "activations"
 
     @property
     def title(self) -> str:
         """A few words."""
-        return f"{self.method.name} {self.bits} on {self.workload.name} seed {self.seed}"
+        return _title(self.assignment, "activations")
 
     @property
     def work(self) -> float:
         """Calibration samples."""
-        request = self.method.calibration("activations")
-        return 1.0 if request is None else float(min(request.steps, self.workload.sampler.steps) * request.per_step)
+        trajectory = self.assignment.trajectory("activations")
+        return 1.0 if trajectory is None else float(trajectory.size)
 
     @property
     def group(self) -> str:
         """One workload and method."""
-        return f"{self.workload.name} {self.method.name}"
+        return self.assignment.group
 
     def parameters(self) -> dict[str, Any]:
-        """Workload, method, bits, boundary_bits, seed."""
-        return {
-            "workload": self.workload.describe(),
-            "method": self.method.describe(),
-            "bits": str(self.bits),
-            "boundary_bits": self.boundary_bits,
-            "seed": self.seed,
-        }
+        """What the method is to do."""
+        return self.assignment.describe("activations")
 
     def inputs(self) -> Mapping[str, Stage]:
         """The weights and the trajectory, where there are any."""
-        weights = {} if self.weights is None else {"weights": self.weights}
-        return {**weights, **_trajectory(self.workload, self.method, "activations", self.seed)}
+        given = {"weights": self.weights, "trajectory": self.assignment.trajectory("activations")}
+        return {name: stage for name, stage in given.items() if stage is not None}
 
     def compute(self, work: Work) -> None:
         """Write the grids."""
         from qbench.quant.packing import save_input_grids
-        from qbench.stages.denoiser import INPUT_GRIDS, load_denoiser
+        from qbench.stages.denoiser import INPUT_GRIDS
 
-        device = work.runtime.torch_device()
-        model = load_denoiser(self.workload, device, work.inputs, self.bits, self.boundary_bits).model
-        self.method.quantize_activations(model, _data(work, device), self.bits)
-        _check_bits(model, self.method)
+        model, data, bits = _prepare(self.assignment, work, "activations")
+        self.assignment.method.quantize_activations(model, data, bits)
+        _check_grids(model, self.assignment.method)
         save_input_grids(model, work.folder / INPUT_GRIDS)
 
 
-def _trajectory(workload: Workload, method: Method, target: Any, seed: int) -> dict[str, Stage]:
-    request = method.calibration(target)
-    return {} if request is None else {"trajectory": Trajectory(workload, request, seed)}
+@dataclass(frozen=True)
+class Quantized:
+    """What is quantized in a cell's denoiser; nothing in full precision.
+
+    Attributes:
+        weights: the quantized weights.
+        activations: the grids of inputs.
+    """
+
+    weights: Weights | None = None
+    activations: Activations | None = None
+
+    @property
+    def title(self) -> str:
+        """A few words."""
+        last = self.activations or self.weights
+        return "full precision" if last is None else last.title
+
+    def inputs(self) -> Mapping[str, Stage]:
+        """Return the stages under the names that ``load_denoiser`` knows."""
+        given: dict[str, Stage | None] = {"weights": self.weights, "activations": self.activations}
+        return {name: stage for name, stage in given.items() if stage is not None}
 
 
-def _data(work: Work, device: torch.device) -> CalibrationData | None:
+def quantized(assignment: Assignment) -> Quantized:
+    """Return the stages that quantize to an assignment's bits."""
+    weights = Weights(assignment) if assignment.bits.quantizes_weights else None
+    activations = Activations(assignment, weights) if assignment.bits.quantizes_activations else None
+    return Quantized(weights, activations)
+
+
+def _title(assignment: Assignment, target: Target) -> str:
+    return f"{assignment.method.name} {assignment.bits_for(target)}"
+
+
+def _prepare(assignment: Assignment, work: Work, target: Target) -> tuple[QuantModel, CalibrationData | None, BitWidth]:
     from safetensors.torch import load_file
 
     from qbench.method import CalibrationData
+    from qbench.stages.denoiser import load_denoiser
 
+    bits = assignment.bits_for(target)
+    device: torch.device = work.runtime.torch_device()
+    model = load_denoiser(assignment.workload, device, work.inputs, bits, assignment.boundary_bits).model
     if "trajectory" not in work.inputs:
-        return None
-    tensors = load_file(work.inputs["trajectory"].file(TRAJECTORY_FILE), device=str(device))
-    return CalibrationData(
-        tensors["x"], tensors["timestep"], tensors["step_index"], work.runtime.batch_size, work.report
-    )
+        return model, None, bits
+    found = load_file(work.inputs["trajectory"].file(TRAJECTORY_FILE), device=str(device))
+    data = CalibrationData(found["x"], found["timestep"], found["step_index"], work.runtime.batch_size, work.report)
+    return model, data, bits
 
 
-def _check_bits(model: QuantModel, method: Method) -> None:
+def _check_grids(model: QuantModel, method: Method) -> None:
     """Refuse grids of more bits than the harness gave, and grids that hold NaN or infinity."""
     for name, layer in model.layers.items():
         for what, grid, given in (
@@ -168,8 +217,6 @@ def _check_bits(model: QuantModel, method: Method) -> None:
             if grid is None:
                 continue
             if given == FULL_PRECISION_BITS or grid.bits > given:
-                raise StageError(
-                    f"{method.name} gave the {what} of {name!r} {grid.bits} bits where the cell says {given}"
-                )
+                raise StageError(f"{method.name} gave the {what} of {name!r} {grid.bits} bits where {given} are due")
             if not bool(grid.scale.isfinite().all() and grid.zero_point.isfinite().all()):
                 raise StageError(f"{method.name} gave the {what} of {name!r} a grid that is not finite")

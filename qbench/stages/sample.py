@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from qbench.stages.quantize import Activations, Weights
+from qbench.stages.quantize import Quantized
 from qbench.stages.stage import Stage, Work
 from qbench.stages.trajectory import batches
 from qbench.workload import Workload
@@ -26,24 +26,25 @@ class Sample(Stage):
         seed: of the noise.
         start: first sample index.
         stop: one behind the last.
-        weights: the cell's quantized weights, or None.
-        activations: the cell's input grids, or None.
+        quantized: what is quantized.
     """
 
     workload: Workload
     seed: int
     start: int
     stop: int
-    weights: Weights | None
-    activations: Activations | None
+    quantized: Quantized
     kind: ClassVar[str] = "sample"
 
     @property
     def title(self) -> str:
         """A few words."""
-        quantized = self.activations or self.weights
-        what = quantized.title if quantized else f"full precision of {self.workload.name} seed {self.seed}"
-        return f"{what}, images {self.start} to {self.stop - 1}"
+        return f"{self.cell_title}, images {self.start} to {self.stop - 1}"
+
+    @property
+    def cell_title(self) -> str:
+        """A few words for all shards together."""
+        return f"{self.workload.name}, {self.quantized.title}, seed {self.seed}"
 
     @property
     def work(self) -> float:
@@ -53,7 +54,7 @@ class Sample(Stage):
     @property
     def group(self) -> str:
         """One workload, with quantized activations or without."""
-        return f"{self.workload.name} {'quantized' if self.activations else 'plain'} activations"
+        return f"{self.workload.name} {'quantized' if self.quantized.activations else 'plain'} activations"
 
     def parameters(self) -> dict[str, Any]:
         """Workload with sampler, seed, range of samples."""
@@ -61,8 +62,7 @@ class Sample(Stage):
 
     def inputs(self) -> Mapping[str, Stage]:
         """What is quantized."""
-        given = {"weights": self.weights, "activations": self.activations}
-        return {name: stage for name, stage in given.items() if stage is not None}
+        return self.quantized.inputs()
 
     def compute(self, work: Work) -> None:
         """Write uint8 images [count, channels, height, width]."""
@@ -83,8 +83,7 @@ class Sample(Stage):
             for batch in batches(self.stop - self.start, work.runtime.batch_size):
                 indices = range(self.start + batch.start, self.start + batch.stop)
                 noise = NoiseSource(self.workload.latent_shape, self.seed, Purpose.EVALUATION, indices)
-                size = len(batch)
-                latents = sample(denoiser, sampler, noise, device, lambda step, x, size=size: work.report(size))
+                latents = sample(denoiser, sampler, noise, device, lambda _, x: work.report(len(x)))
                 images[batch.start : batch.stop] = to_uint8(denoiser.codec.decode(latents)).cpu().numpy()
         np.save(work.folder / FILE, images, allow_pickle=False)
 

@@ -48,7 +48,8 @@ class Score(Stage):
     @property
     def title(self) -> str:
         """A few words."""
-        return f"{self.metric.name} of {self.shards[0].title.rsplit(', images', 1)[0]}"
+        first = self.shards[0]
+        return f"{self.metric.name} of {(first.sample if isinstance(first, Features) else first).cell_title}"
 
     @property
     def work(self) -> float:

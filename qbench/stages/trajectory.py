@@ -31,7 +31,12 @@ class Trajectory(Stage):
     @property
     def title(self) -> str:
         """A few words."""
-        return f"{self.workload.name} seed {self.seed}, {self.request.per_step} samples at {self.request.steps} steps"
+        return f"{self.workload.name}, seed {self.seed}, {self.size} calibration samples"
+
+    @property
+    def size(self) -> int:
+        """Rows of the data: samples at all steps that are taken."""
+        return len(self.request.step_indices(self.workload.sampler.steps)) * self.request.per_step
 
     @property
     def work(self) -> float:
@@ -68,10 +73,9 @@ class Trajectory(Stage):
         with torch.inference_mode():
             for indices in batches(self.request.per_step, work.runtime.batch_size):
                 noise = NoiseSource(self.workload.latent_shape, self.seed, Purpose.CALIBRATION, indices)
-                size = len(indices)
 
-                def observe(step: StepContext, x: torch.Tensor, size: int = size) -> None:
-                    work.report(size)
+                def observe(step: StepContext, x: torch.Tensor) -> None:
+                    work.report(len(x))
                     if step.step_index in seen:
                         seen[step.step_index].append(x.cpu())
 

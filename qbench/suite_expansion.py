@@ -1,0 +1,159 @@
+"""From the lists of one suite file to cells: names are resolved and settings are checked here."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from qbench import plugins
+from qbench.bits import FULL_PRECISION, BitWidth
+from qbench.cell import FULL_PRECISION_LABEL, Cell, CellKey
+from qbench.errors import QbenchError, SuiteError, did_you_mean
+from qbench.method import Method
+from qbench.metrics.metric import Metric
+from qbench.plugin import create, load_class
+from qbench.settings import Location
+from qbench.suite_schema import Exclusion, MethodEntry, MetricEntry, SuiteSchema, WorkloadEntry
+from qbench.workload import Workload
+from qbench.yaml_file import YamlFile
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """The product of one file's lists.
+
+    Attributes:
+        schema: the file's content.
+        file: where it was read from.
+    """
+
+    schema: SuiteSchema
+    file: YamlFile
+
+    def cells(self) -> dict[CellKey, Cell]:
+        """Return the cells by key, full precision first for each workload and seed.
+
+        Raises:
+            SuiteError: a list is empty, a name or setting is wrong, a method refuses the bits, or a cell is there
+                twice.
+            PluginError: a plugin cannot be used.
+        """
+        schema = self.schema
+        if not schema.workloads and schema.include:
+            return {}
+        for what in ("workloads", "methods", "bits", "metrics"):
+            if not getattr(schema, what):
+                raise SuiteError(f"{self.file.place((what,))}: name at least one of {what!r}")
+        workloads = self._unique("workloads", [self._workload(*each) for each in enumerate(schema.workloads)])
+        methods = self._unique("methods", [self._method(*each) for each in enumerate(schema.methods)])
+        metrics = self._unique("metrics", [self._metric(*each) for each in enumerate(schema.metrics)])
+        bits = self._unique("bits", [(text, BitWidth.parse(text)) for text in schema.bits])
+        self._unique("seeds", [(str(seed), seed) for seed in schema.seeds])
+        for (index, method), width in product(enumerate(methods.values()), bits.values()):
+            refusal = method.refusal(width)
+            if refusal and not self._is_excluded_everywhere(list(methods)[index], width):
+                raise SuiteError(f"{self.file.place(('methods', index))}: {refusal}, and the suite asks for {width}")
+        cells: dict[CellKey, Cell] = {}
+        for (workload_label, workload), seed in product(workloads.items(), schema.seeds):
+            start = Cell(
+                workload, workload_label, None, FULL_PRECISION_LABEL, FULL_PRECISION, None, seed, schema.samples,
+                tuple(metrics.values()),
+            )  # fmt: skip
+            chosen = [
+                cell
+                for width, (label, method) in product(bits.values(), methods.items())
+                if not self._is_excluded(cell := self._quantized(start, label, method, width))
+            ]
+            if chosen:
+                cells |= {cell.key: cell for cell in (start, *chosen)}
+        return cells
+
+    def _quantized(self, start: Cell, label: str, method: Method, bits: BitWidth) -> Cell:
+        boundary_bits = self.schema.boundary_bits if bits.quantizes_weights else None
+        return replace(start, method=method, label=label, bits=bits, boundary_bits=boundary_bits)
+
+    def _is_excluded(self, cell: Cell) -> bool:
+        return any(cell.matches(_given(exclusion)) for exclusion in self.schema.exclude)
+
+    def _is_excluded_everywhere(self, label: str, bits: BitWidth) -> bool:
+        wanted = {"method": label, "bits": str(bits)}
+        return any(
+            given and all(wanted.get(key) == value for key, value in given.items())
+            for given in map(_given, self.schema.exclude)
+        )
+
+    def _unique(self, what: str, named: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for index, (name, value) in enumerate(named):
+            if name in found:
+                raise SuiteError(
+                    f"{self.file.place((what, index))}: {name!r} is there twice, which makes duplicate cells: "
+                    "leave one out" + (" or name it with 'as'" if what in ("workloads", "methods") else "")
+                )
+            found[name] = value
+        return found
+
+    def _place(self, *prefix: int | str) -> Callable[[Location], str]:
+        return lambda location: self.file.place((*prefix, *location))
+
+    def _workload(self, index: int, entry: WorkloadEntry) -> tuple[str, Workload]:
+        settings = dict(entry.settings)
+        sampler = {**settings.get("sampler", {}), **entry.sampler}
+        if self.schema.steps is not None:
+            sampler["steps"] = self.schema.steps
+        if sampler:
+            settings["sampler"] = sampler
+        place = self._place("workloads", index, "settings")
+        workload = self._located(
+            ("workloads", index),
+            lambda: create(plugins.WORKLOADS, entry.name, Workload, settings, place, SuiteError),
+        )
+        if workload.sampler.steps > workload.schedule.train_steps:
+            raise SuiteError(
+                f"{self.file.place(('steps',))}: {workload.sampler.steps} steps are more than the "
+                f"{workload.schedule.train_steps} that {entry.name!r} was trained with"
+            )
+        return entry.label or entry.name, workload
+
+    def _method(self, index: int, entry: MethodEntry) -> tuple[str, Method]:
+        def make() -> Method:
+            presets = load_class(plugins.METHODS, entry.name, Method).presets
+            if entry.preset is not None and entry.preset not in presets:
+                raise SuiteError(
+                    f"unknown preset {entry.preset!r} of {entry.name}: {did_you_mean(entry.preset, list(presets))}"
+                )
+            settings = _merged(presets.get(entry.preset or "", {}), entry.settings)
+            place = self._place("methods", index, "settings")
+            return create(plugins.METHODS, entry.name, Method, settings, place, SuiteError)
+
+        label = entry.label or "-".join(filter(None, (entry.name, entry.preset)))
+        if label == FULL_PRECISION_LABEL:
+            raise SuiteError(f"{self.file.place(('methods', index))}: the name {label!r} is taken")
+        return label, self._located(("methods", index), make)
+
+    def _metric(self, index: int, entry: MetricEntry) -> tuple[str, Metric]:
+        place = self._place("metrics", index, "settings")
+        return entry.name, self._located(
+            ("metrics", index),
+            lambda: create(plugins.METRICS, entry.name, Metric, entry.settings, place, SuiteError),
+        )
+
+    def _located(self, location: Location, make: Callable[[], Any]) -> Any:
+        try:
+            return make()
+        except QbenchError as error:
+            text = str(error)
+            raise SuiteError(text if str(self.file.path) in text else f"{self.file.place(location)}: {text}") from error
+
+
+def _given(exclusion: Exclusion) -> dict[str, Any]:
+    return exclusion.model_dump(exclude_none=True)
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with the values of ``over``, nested mappings merged."""
+    merged = dict(base)
+    for key, value in over.items():
+        inner = merged.get(key)
+        merged[key] = _merged(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+    return merged
