@@ -67,7 +67,6 @@ class Workload(Plugin):
         latent_shape: shape of what the denoiser works on, without the batch axis.
         image_shape: (channels, height, width) of the images.
         schedule: the noise schedule it was trained with.
-        parameters: number of parameters of the denoiser.
         settings: instance of ``settings_class``.
     """
 
@@ -75,7 +74,6 @@ class Workload(Plugin):
     latent_shape: ClassVar[tuple[int, ...]]
     image_shape: ClassVar[tuple[int, int, int]]
     schedule: ClassVar[ScheduleSettings] = ScheduleSettings()
-    parameters: ClassVar[int]
     settings: WorkloadSettings
 
     @property

@@ -28,7 +28,6 @@ class TinyDDIM(Workload):
     title = "UNet of 1.6 M parameters on 16x16 Fashion-MNIST, DDIM; runs anywhere in seconds"
     latent_shape = (4, 8, 8)
     image_shape = (1, 16, 16)
-    parameters = 0
 
     @cached_property
     def _digest(self) -> str:

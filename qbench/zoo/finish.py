@@ -1,0 +1,148 @@
+"""From a finished training run to what ships: weights, statistics, measured figures, card and picture."""
+
+import dataclasses
+import json
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+
+from qbench.errors import DataError
+from qbench.identity import file_digest
+from qbench.zoo import figures
+from qbench.zoo.card import features_card, tiny_ddim_card
+from qbench.zoo.checkpoint import FILE_NAME
+from qbench.zoo.contact_sheet import SIDE, write_contact_sheet
+from qbench.zoo.fashion_mnist import FashionMnist
+from qbench.zoo.loop import WEIGHTS_NAME
+from qbench.zoo.networks import load_fashion_features, load_tiny_ddim
+from qbench.zoo.reference import load_statistics, read_reference, reference_statistics, write_reference
+from qbench.zoo.tensor_file import read_tensors, write_tensors
+
+SAMPLES = 2_000
+"""Images behind every distance of samples."""
+
+SAMPLING_STEPS = (20, 50)
+"""DDIM steps at which the samples are judged; a sibling's only at the first."""
+
+
+def finish_features(run: Path, train: FashionMnist, test: FashionMnist, to: Path) -> Path:
+    """Ships a feature network with the statistics of the real images.
+
+    Args:
+        run: Folder of a finished `fashion-features` run.
+        train: The training images.
+        test: The test images.
+        to: Gets `weights/` and `cards/`.
+
+    Returns:
+        Path of the card.
+
+    Raises:
+        DataError: The run is not finished.
+    """
+    weights = to / "weights" / "fashion-features.safetensors"
+    facts = _shipped(run, weights, "fashion-features")
+    statistics = reference_statistics(train.images, weights)
+    reference = write_reference(
+        to / "weights" / "fashion-train.safetensors", statistics, samples=len(train.images), extractor=weights
+    )
+    network, real = load_fashion_features(weights), statistics["pooled"]
+    facts |= {
+        "parameters": figures.parameter_count(network),
+        "accuracy_test": figures.accuracy(test.images, test.labels, network),
+        "accuracy_train": figures.accuracy(train.images, train.labels, network),
+        "test_images": len(test.images),
+        "train_images": len(train.images),
+        "fd_test": figures.distance_to_real(test.images, network, real),
+        "samples": SAMPLES,
+        "fd_test_part": figures.distance_to_real(test.images[:SAMPLES], network, real),
+        "fd_noise": figures.distance_to_real(figures.noise_images(SAMPLES), network, real),
+        "reference_sha256": reference.sha256,
+        "reference_bytes": reference.path.stat().st_size,
+    }
+    return _write_card(to / "cards", "fashion-features", facts, features_card(facts))
+
+
+def finish_tiny_ddim(run: Path, sibling: Path | None, test: FashionMnist, to: Path) -> Path:
+    """Ships a denoiser; its images are judged with the feature network and statistics that lie in `to` already.
+
+    Args:
+        run: Folder of a finished `tiny-ddim` run.
+        sibling: Folder of a finished run with another seed; its figures go on the card, its weights do not ship.
+        test: The test images.
+        to: Gets `weights/` and `cards/`.
+
+    Returns:
+        Path of the card.
+
+    Raises:
+        DataError: A run is not finished, or the feature network or its statistics are missing or do not match.
+    """
+    weights = to / "weights" / "tiny-ddim.safetensors"
+    facts = _shipped(run, weights, "tiny-ddim")
+    facts |= {"parameters": figures.parameter_count(load_tiny_ddim(weights)), "samples": SAMPLES}
+    facts |= _denoiser_figures(weights, test, to, SAMPLING_STEPS)
+    if sibling is not None:
+        figures_of_sibling = _denoiser_figures(sibling / WEIGHTS_NAME, test, to, SAMPLING_STEPS[:1])
+        facts["sibling"] = _run_facts(sibling, "tiny-ddim") | figures_of_sibling
+    picture = figures.sampled_images(load_tiny_ddim(weights), SIDE * SIDE, max(SAMPLING_STEPS))
+    write_contact_sheet(picture, to / "cards" / "tiny-ddim.png")
+    return _write_card(to / "cards", "tiny-ddim", facts, tiny_ddim_card(facts))
+
+
+def _denoiser_figures(weights: Path, test: FashionMnist, to: Path, sampling_steps: Sequence[int]) -> dict[str, Any]:
+    extractor, statistics = (to / "weights" / f"{name}.safetensors" for name in ("fashion-features", "fashion-train"))
+    if read_reference(statistics).extractor_sha256 != file_digest(extractor):
+        raise DataError(f"{statistics} was made with other weights than {extractor}; finish fashion-features first.")
+    network, real = load_fashion_features(extractor), load_statistics(statistics)["pooled"]
+    model = load_tiny_ddim(weights)
+    distances = {
+        str(steps): figures.distance_to_real(figures.sampled_images(model, SAMPLES, steps), network, real)
+        for steps in sampling_steps
+    }
+    return {"held_out_loss": dataclasses.asdict(figures.held_out_loss(model, test.images)), "fd": distances}
+
+
+def _shipped(run: Path, weights: Path, name: str) -> dict[str, Any]:
+    """Copies the weights of a run, read and written again, and says what is known of them."""
+    facts = _run_facts(run, name)
+    file = read_tensors(run / WEIGHTS_NAME)
+    write_tensors(weights, file.tensors, file.metadata)
+    return facts | {"sha256": file_digest(weights), "bytes": weights.stat().st_size}
+
+
+def _run_facts(run: Path, name: str) -> dict[str, Any]:
+    if not (run / WEIGHTS_NAME).is_file():
+        raise DataError(f"{run} holds no finished run: {WEIGHTS_NAME} is missing. Run the training to its end first.")
+    said = read_tensors(run / WEIGHTS_NAME).metadata
+    if said.get("name") != name:
+        raise DataError(f"{run} holds a run of {said.get('name')}, not of {name}.")
+    recipe = json.loads(said["recipe"])
+    progress = json.loads(read_tensors(run / FILE_NAME).metadata["progress"])
+    return {
+        "recipe": recipe,
+        "training_seconds": round(progress["seconds"]),
+        "training_loss": progress["smoothed_loss"],
+        "hardware": _hardware(recipe),
+        "versions": {"torch": torch.__version__.split("+")[0], "diffusers": diffusers.__version__},
+    }
+
+
+def _hardware(recipe: dict[str, Any]) -> str:
+    if recipe["device"] != "cpu":
+        return "one CUDA device"
+    threads = "one thread" if recipe["threads"] == 1 else f"{recipe['threads']} threads"
+    return f"{threads} of a {os.cpu_count()}-core {platform.machine().replace('_', '-')} CPU"
+
+
+def _write_card(folder: Path, name: str, facts: dict[str, Any], text: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    path = folder / f"{name}.md"
+    path.write_text(text, encoding="utf-8")
+    return path
