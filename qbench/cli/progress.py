@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -69,11 +70,10 @@ class _Tracker(Listener):
     def appeared(self, stage: Stage) -> None:
         self.left.pop(stage.digest, None)
 
-    def failed(self, stage: Stage, reason: str, details: str) -> None:
+    def failed(self, stage: Stage, reason: str, details: Path | None) -> None:
         self.left.pop(stage.digest, None)
-        self.say(f"failed: {stage.title}: {reason}")
-        if details:
-            self.say(details.rstrip())
+        where = f" (traceback in {details})" if details else ""
+        self.say(f"failed: {stage.title}: {reason}{where}")
 
     def damaged(self, stage: Stage, reason: str) -> None:
         self.left[stage.digest] = stage
@@ -153,7 +153,7 @@ class _Bars(_Tracker):
         super().appeared(stage)
         self._refresh()
 
-    def failed(self, stage: Stage, reason: str, details: str) -> None:
+    def failed(self, stage: Stage, reason: str, details: Path | None) -> None:
         super().failed(stage, reason, details)
         self._refresh()
 

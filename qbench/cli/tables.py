@@ -1,47 +1,58 @@
 """Tables on the terminal."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import groupby
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qbench.records import Record
-from qbench.results.markdown import ARROW, figure_text
+from qbench.records import MetricInfo, Record
+from qbench.results.markdown import ARROW, conditions, figure_text, is_about_quality
 
 LOG_WIDTH = 160
 """Width where nobody reads on a terminal."""
+GAP = 2
 
 
 def print_records(records: Sequence[Record]) -> None:
-    """Print one row for each cell."""
-    metrics = {name: info for record in records for name, info in record.metrics.items()}
-    header = ["workload", "method", "bits", "seed", "MB", "MACs"]
-    for name, info in metrics.items():
-        header.append(f"{name} {ARROW[info.direction]}")
-    rows = []
-    for record in records:
-        profile = record.profile
-        row = [record.workload, record.label, record.bits, str(record.seed)]
-        row += [f"{profile.size_mb:.2f}", f"{100 * profile.coverage_macs:.0f} %"] if profile else ["-", "-"]
-        for name, info in metrics.items():
-            value, difference = figure_text(
-                record.figures.get(name), name in record.failures, record.status == "pending"
-            )
-            about_quality = not info.against.startswith("full-precision")
-            row.append(f"{value}  {difference}" if difference and about_quality else value)
-        rows.append(row)
-    print_table(header, rows)
-
-
-def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; cells are text and never markup."""
+    """Print a table for each workload, one row for each cell; intervals only where there is room for them."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=LOG_WIDTH)
+    for workload, group in groupby(records, key=lambda record: record.workload):
+        of_workload = list(group)
+        console.print(Text(f"{workload}: {conditions(of_workload)}"))
+        full = _rows(of_workload, with_intervals=True)
+        fits = sum(max(map(len, column)) + GAP for column in zip(*full, strict=True)) <= console.width
+        console.print(_table(full if fits else _rows(of_workload, with_intervals=False)))
+
+
+def _rows(records: Sequence[Record], with_intervals: bool) -> list[list[str]]:
+    metrics = {name: info for record in records for name, info in record.metrics.items()}
+    several_seeds = len({record.seed for record in records}) > 1
+    header = ["method", "bits", *(["seed"] if several_seeds else []), "MB", "MACs"]
+    rows = [[*header, *(f"{name} {ARROW[info.direction]}" for name, info in metrics.items())]]
+    for record in records:
+        profile = record.profile
+        row = [record.label, record.bits, *([str(record.seed)] if several_seeds else [])]
+        row += [f"{profile.size_mb:.2f}", f"{100 * profile.coverage_macs:.0f} %"] if profile else ["-", "-"]
+        rows.append(row + [_figure(record, name, info, with_intervals) for name, info in metrics.items()])
+    return rows
+
+
+def _figure(record: Record, name: str, info: MetricInfo, with_intervals: bool) -> str:
+    pending = record.status == "pending"
+    value, difference = figure_text(record.figures.get(name), name in record.failures, pending)
+    if not is_about_quality(info):
+        return value
+    return " ".join(filter(None, (value, difference if with_intervals else difference.partition(" ")[0])))
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in header:
-        table.add_column(name, overflow="fold")
-    for row in rows:
+    for name in rows[0]:
+        table.add_column(Text(name), overflow="fold")
+    for row in rows[1:]:
         table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
+    return table

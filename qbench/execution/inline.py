@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 from qbench.environment import environment, peak_memory_mb
 from qbench.errors import DamagedArtefact, QbenchError, StoreError
@@ -143,14 +144,15 @@ class Inline:
         except StoreError:
             raise
         except QbenchError as error:
-            self._fail(stage, str(error), "")
+            self._fail(stage, str(error))
         except Exception as error:  # whatever a plugin raises must not stop the other cells
-            self._fail(stage, f"{type(error).__name__}: {error}", traceback.format_exc())
+            path = self._store.keep_traceback(stage.kind, stage.digest, traceback.format_exc())
+            self._fail(stage, f"{type(error).__name__}: {error}", path)
         else:
             del self._to_do[stage.digest]
             self._listener.finished(stage, seconds)
 
-    def _fail(self, stage: Stage, reason: str, details: str) -> None:
+    def _fail(self, stage: Stage, reason: str, details: Path | None = None) -> None:
         """Give up a stage and everything that depends on it."""
         line = " ".join(f"{stage.kind}: {reason}".split())
         self._listener.failed(stage, line, details)

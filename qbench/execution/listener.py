@@ -1,5 +1,7 @@
 """What an executor tells while it works."""
 
+from pathlib import Path
+
 from qbench.stages.stage import Stage
 
 
@@ -24,8 +26,8 @@ class Listener:
     def waiting(self, stage: Stage) -> None:
         """Hear that nothing is left to do here until another process has computed a stage."""
 
-    def failed(self, stage: Stage, reason: str, details: str) -> None:
-        """Hear that a stage failed, why in one line, and a traceback if it is a defect."""
+    def failed(self, stage: Stage, reason: str, details: Path | None) -> None:
+        """Hear that a stage failed, why in one line, and where its traceback is if it is a defect."""
 
     def damaged(self, stage: Stage, reason: str) -> None:
         """Hear that an artefact was damaged, set aside, and will be computed again."""

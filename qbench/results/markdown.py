@@ -1,5 +1,6 @@
 """The table of a suite in Markdown."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
@@ -16,7 +17,7 @@ def suite_markdown(records: Sequence[Record], metrics: Mapping[str, MetricInfo])
     ordered = sorted(records, key=lambda record: record.workload)
     for workload, group in groupby(ordered, key=lambda record: record.workload):
         of_workload = sorted(group, key=lambda record: (record.suite.position, record.key))
-        parts += [f"## {_text(workload)}", _conditions(of_workload), _table(of_workload, metrics)]
+        parts += [f"## {_text(workload)}", conditions(of_workload), _table(of_workload, metrics)]
     reasons = [f"- {_text(_name(record))}: {_text(record.reason or '')}" for record in records if record.reason]
     if reasons:
         parts.append("Failed:\n\n" + "\n".join(reasons))
@@ -32,8 +33,7 @@ def figure_text(figure: Figure | None, failed: bool, pending: bool) -> tuple[str
         return ("not run" if pending else "-"), ""
     if figure.delta is None:
         return _round(figure.value), ""
-    interval = "" if figure.low is None or figure.high is None else f" [{_round(figure.low)}, {_round(figure.high)}]"
-    return _round(figure.value), f"{figure.delta:+#.3g}".rstrip(".") + interval
+    return _round(figure.value), _difference(figure.delta, figure.low, figure.high)
 
 
 def _table(records: Sequence[Record], metrics: Mapping[str, MetricInfo]) -> str:
@@ -42,7 +42,7 @@ def _table(records: Sequence[Record], metrics: Mapping[str, MetricInfo]) -> str:
     header = ["method", "bits", *(["seed"] if several_seeds else []), "MB", "MACs quantized"]
     for name in used:
         header.append(f"{name} {ARROW[metrics[name].direction]}")
-        if _is_about_quality(metrics[name]):
+        if is_about_quality(metrics[name]):
             header.append("minus full precision")
         else:
             header.append("95 %")
@@ -59,18 +59,19 @@ def _row(record: Record, used: Iterable[str], metrics: Mapping[str, MetricInfo],
         row += ["-", "-"]
     for name in used:
         value, difference = figure_text(record.figures.get(name), name in record.failures, record.status == "pending")
-        if not _is_about_quality(metrics[name]):
+        if not is_about_quality(metrics[name]):
             difference = difference.partition(" ")[2]
         row += [value, difference]
     return row
 
 
-def _is_about_quality(info: MetricInfo) -> bool:
+def is_about_quality(info: MetricInfo) -> bool:
     """Whether full precision has a figure of its own to subtract."""
     return not info.against.startswith("full-precision")
 
 
-def _conditions(records: Sequence[Record]) -> str:
+def conditions(records: Sequence[Record]) -> str:
+    """Return in one sentence what rows of a workload have in common: samples, sampler, seeds, exceptions."""
     samplers = {_sampler(record) for record in records}
     samples = sorted({record.samples for record in records})
     boundary = sorted({record.boundary_bits for record in records if record.boundary_bits is not None})
@@ -106,6 +107,15 @@ def _footnotes(records: Sequence[Record], metrics: Mapping[str, MetricInfo]) -> 
         "have the bits that the cell asks for. Products of two activations count only where activations are quantized."
     )
     return "\n".join(lines)
+
+
+def _difference(delta: float, low: float | None, high: float | None) -> str:
+    """Three digits for the largest of the numbers, and as many behind the point for all."""
+    bounds = [] if low is None or high is None else [low, high]
+    largest = max(map(abs, [delta, *bounds]))
+    decimals = min(max(2 - math.floor(math.log10(largest)), 0), 8) if largest else 0
+    interval = f" [{', '.join(f'{bound:.{decimals}f}' for bound in bounds)}]" if bounds else ""
+    return f"{delta:+.{decimals}f}{interval}"
 
 
 def _round(value: float) -> str:

@@ -52,7 +52,7 @@ def entries(store: Store) -> list[StoreEntry]:
 
 
 def collect_garbage(store: Store, older_than_days: float | None = None) -> int:
-    """Remove what was left half-written or set aside and, if asked, artefacts not newer than some days.
+    """Remove what was left half-written or set aside, tracebacks and, if asked, artefacts not newer than some days.
 
     Args:
         store: the store. Nothing that another process is computing now is touched.
@@ -65,6 +65,9 @@ def collect_garbage(store: Store, older_than_days: float | None = None) -> int:
     with translated_errors(store.root):
         for folder in _subfolders(store.root / "damaged"):
             freed += _remove(folder)
+        for path in (store.root / "failures").glob("*.txt"):
+            freed += path.stat().st_size
+            path.unlink()
         for folder in _subfolders(store.root / "pending"):
             freed += _remove_if_free(store, folder)
         if older_than_days is not None:

@@ -46,7 +46,7 @@ class Store:
         self.root = root
         self._checked: set[str] = set()
         with translated_errors(root):
-            for name in ("artefacts", "pending", "damaged", "locks"):
+            for name in ("artefacts", "pending", "damaged", "locks", "failures"):
                 (root / name).mkdir(parents=True, exist_ok=True)
             probe = root / "pending" / f"probe-{uuid.uuid4().hex}"
             probe.mkdir()
@@ -87,6 +87,13 @@ class Store:
         with translated_errors(self.root):
             self.folder(kind, digest).rename(target)
         return target
+
+    def keep_traceback(self, kind: str, digest: str, text: str) -> Path:
+        """Write down why a stage raised, for whoever wants to mend it; return where."""
+        path = self.root / "failures" / f"{kind}-{digest[:16]}.txt"
+        with translated_errors(self.root):
+            path.write_text(text, encoding="utf-8")
+        return path
 
     @contextmanager
     def claim(self, digest: str) -> Iterator[bool]:
