@@ -13,7 +13,7 @@ class UniformSteps(Settings):
     Source: Q-Diffusion (arXiv 2302.04304), section 3.2: activation ranges drift over the steps, so calibrate on all.
     """
 
-    kind: Literal["uniform-steps"] = "uniform-steps"
+    kind: Annotated[Literal["uniform-steps"], Field(description="the kind of request")] = "uniform-steps"
     steps: Annotated[int, Field(ge=1, description="sampling steps to take x_t at, at most all of them")] = 20
     per_step: Annotated[int, Field(ge=1, description="samples at each of those steps")] = 256
 

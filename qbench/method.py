@@ -86,8 +86,9 @@ class Method(Plugin):
             ("the softmax output", bits.softmax, self.softmax_bits),
         ):
             if value is not None and value != FULL_PRECISION_BITS and value not in claimed:
-                offered = f"at {', '.join(map(str, claimed))} bits only" if claimed else "not at all"
-                return f"{self.name} quantizes {what} {offered}"
+                if not claimed:
+                    return f"{self.name} does not quantize {what}"
+                return f"{self.name} quantizes {what} to {', '.join(map(str, claimed))} bits only"
         return None
 
     def calibration(self, target: Target) -> CalibrationRequest | None:

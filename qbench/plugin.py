@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypeVar
 
 from qbench.errors import PluginError
 from qbench.plugins import Catalogue, Entry
-from qbench.settings import Location, NoSettings, Settings, validate
+from qbench.settings import Location, NoSettings, Settings, merged, validate
 
 
 class Plugin(ABC):  # noqa: B024 (which methods are abstract is for each contract to say)
@@ -89,7 +89,7 @@ def create(
         catalogue: where to look.
         name: the public id.
         base: the contract it must fulfil.
-        settings: plain data; what is absent takes its default.
+        settings: plain data; what is absent takes its default, in nested settings the default of the outer field.
         place: turns a location inside the settings into words.
         error: makes the exception for settings that do not fit.
 
@@ -98,4 +98,6 @@ def create(
         Exception: what ``error`` makes.
     """
     found = load_class(catalogue, name, base)
-    return found(catalogue.entry(name), validate(found.settings_class, settings, place, error))
+    model = found.settings_class
+    filled = merged(model().model_dump(), settings)
+    return found(catalogue.entry(name), validate(model, filled, place, error))

@@ -61,19 +61,42 @@ def validate(
         raise error(f"{place(location)}: {text}") from None
 
 
-def describe(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str, str]]:
-    """Return one row for each field, nested ones with dotted names: name, type, default, description."""
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with the values of ``over``, nested mappings merged.
+
+    A nested mapping that names another ``kind`` replaces the one in ``base`` whole: the two have other keys.
+    """
+    result = dict(base)
+    for key, value in over.items():
+        inner = result.get(key)
+        if isinstance(inner, Mapping) and isinstance(value, Mapping) and _same_kind(inner, value):
+            result[key] = merged(inner, value)
+        else:
+            result[key] = value
+    return result
+
+
+def describe(settings: Settings, prefix: str = "") -> list[tuple[str, str, str, str]]:
+    """Return one row for each field, nested ones with dotted names: name, type, value, description.
+
+    Args:
+        settings: an instance; made without arguments it tells the defaults.
+        prefix: put before each name.
+    """
     rows = []
-    for name, field in model.model_fields.items():
-        inner = _settings_class(field.annotation)
-        if inner is not None:
-            rows += describe(inner, f"{prefix}{name}.")
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, Settings):
+            rows += describe(value, f"{prefix}{name}.")
         else:
             kind = getattr(field.annotation, "__name__", None) if not get_args(field.annotation) else None
             text = kind or str(field.annotation).replace("typing.", "")
-            default = "required" if field.is_required() else str(field.get_default(call_default_factory=True))
-            rows.append((f"{prefix}{name}", text, default, field.description or ""))
+            rows.append((f"{prefix}{name}", text, str(value), field.description or ""))
     return rows
+
+
+def _same_kind(base: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
+    return bool(over.get("kind", base.get("kind")) == base.get("kind"))
 
 
 def _keys(model: type[BaseModel]) -> list[str]:

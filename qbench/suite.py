@@ -8,7 +8,7 @@ from typing import Any
 
 from qbench.cell import KEYS, Cell, CellKey
 from qbench.errors import SuiteError, did_you_mean
-from qbench.settings import Location, validate
+from qbench.settings import validate
 from qbench.suite_expansion import Expansion
 from qbench.suite_schema import SuiteSchema
 from qbench.yaml_file import YamlFile, read_yaml
@@ -99,12 +99,8 @@ def _read(path: Path, overrides: Mapping[str, Any]) -> tuple[SuiteSchema, YamlFi
     for key in overrides:
         if key not in known:
             raise SuiteError(f"--set {key}: a suite has no such key: {did_you_mean(key, known)}")
-    data = {**file.data, **overrides}
-
-    def place(location: Location) -> str:
-        return f"--set {location[0]}" if location and location[0] in overrides else file.place(location)
-
-    return validate(SuiteSchema, data, place, SuiteError), file
+    file = replace(file, data={**file.data, **overrides}, overrides=frozenset(overrides))
+    return validate(SuiteSchema, file.data, file.place, SuiteError), file
 
 
 def _cells_with_includes(

@@ -12,7 +12,7 @@ from qbench.errors import QbenchError, SuiteError, did_you_mean
 from qbench.method import Method
 from qbench.metrics.metric import Metric
 from qbench.plugin import create, load_class
-from qbench.settings import Location
+from qbench.settings import Location, merged
 from qbench.suite_schema import Exclusion, MethodEntry, MetricEntry, SuiteSchema, WorkloadEntry
 from qbench.workload import Workload
 from qbench.yaml_file import YamlFile
@@ -97,12 +97,11 @@ class Expansion:
         return lambda location: self.file.place((*prefix, *location))
 
     def _workload(self, index: int, entry: WorkloadEntry) -> tuple[str, Workload]:
+        steps = {} if self.schema.steps is None else {"steps": self.schema.steps}
         settings = dict(entry.settings)
-        sampler = {**settings.get("sampler", {}), **entry.sampler}
-        if self.schema.steps is not None:
-            sampler["steps"] = self.schema.steps
-        if sampler:
-            settings["sampler"] = sampler
+        given = settings.get("sampler", {})
+        if isinstance(given, Mapping):  # anything else is refused with all other settings below
+            settings["sampler"] = {**given, **entry.sampler, **steps}
         place = self._place("workloads", index, "settings")
         workload = self._located(
             ("workloads", index),
@@ -122,7 +121,7 @@ class Expansion:
                 raise SuiteError(
                     f"unknown preset {entry.preset!r} of {entry.name}: {did_you_mean(entry.preset, list(presets))}"
                 )
-            settings = _merged(presets.get(entry.preset or "", {}), entry.settings)
+            settings = merged(presets.get(entry.preset or "", {}), entry.settings)
             place = self._place("methods", index, "settings")
             return create(plugins.METHODS, entry.name, Method, settings, place, SuiteError)
 
@@ -143,17 +142,9 @@ class Expansion:
             return make()
         except QbenchError as error:
             text = str(error)
-            raise SuiteError(text if str(self.file.path) in text else f"{self.file.place(location)}: {text}") from error
+            located = text.startswith((str(self.file.path), "--set "))
+            raise SuiteError(text if located else f"{self.file.place(location)}: {text}") from error
 
 
 def _given(exclusion: Exclusion) -> dict[str, Any]:
     return exclusion.model_dump(exclude_none=True)
-
-
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with the values of ``over``, nested mappings merged."""
-    merged = dict(base)
-    for key, value in over.items():
-        inner = merged.get(key)
-        merged[key] = _merged(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
-    return merged

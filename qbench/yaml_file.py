@@ -21,21 +21,25 @@ class YamlFile:
     Attributes:
         path: where it was read from.
         data: plain Python data.
+        overrides: top-level keys whose values were given on the command line instead.
     """
 
     path: Path
     data: Any
     _root: yaml.Node | None
+    overrides: frozenset[str] = frozenset()
 
     def place(self, location: Location) -> str:
-        """Return words for a location inside the data: file, line and key."""
-        node, words = self._root, ""
+        """Return words for a location inside the data: file, line and key, or the option that gave it."""
+        words = "".join(f" entry {step + 1}" if isinstance(step, int) else f".{step}" for step in location).lstrip(".")
+        if location and location[0] in self.overrides:
+            return f"--set {words}"
+        node = self._root
         for step in location:
             child = _child(node, step)
             if child is None:
                 break
             node = child
-            words += f"[{step + 1}]" if isinstance(step, int) else f".{step}" if words else str(step)
         line = f":{node.start_mark.line + 1}" if node is not None else ""
         return f"{self.path}{line}" + (f" ({words})" if words else "")
 

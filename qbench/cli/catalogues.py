@@ -36,7 +36,7 @@ def _make(catalogue: Catalogue) -> typer.Typer:
 
         found = load_class(catalogue, name, _contract(catalogue.kind))
         entry = catalogue.entry(name)
-        settings = describe(found.settings_class)
+        settings = describe(found.settings_class())
         facts = {
             "title": found.title,
             "paper": found.paper,

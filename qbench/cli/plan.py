@@ -47,6 +47,6 @@ def _sentence(seconds: float | None, peak: float | None, unknown: tuple[str, ...
     if not anything:
         return "nothing to compute"
     if seconds is None:
-        return f"no estimate: this store has no earlier {' or '.join(unknown)} to go by"
+        return f"no estimate: nothing of the kind was computed in this store before ({', '.join(unknown)})"
     memory = "" if peak is None else f", at most {peak / 1000:.1f} GB of memory"
     return f"about {duration(seconds)}{memory}, judged by earlier stages in this store"
