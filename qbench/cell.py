@@ -52,7 +52,7 @@ class Cell:
     @property
     def id(self) -> str:
         """The key as one word that is safe as a file name."""
-        return f"{self.workload_label}.{self.label}.{self.bits}.s{self.seed}"
+        return cell_id(self.key)
 
     def describe(self) -> dict[str, Any]:
         """Return what decides its figures; labels do not."""
@@ -79,3 +79,9 @@ class Cell:
         """Whether it agrees with every value given; values are compared as text."""
         mine = dict(zip(KEYS, self.key, strict=True))
         return all(str(mine[key]) == str(value) for key, value in selection.items())
+
+
+def cell_id(key: CellKey) -> str:
+    """Return a key as one word that is safe as a file name: labels have no character that is not."""
+    workload, label, bits, seed = key
+    return f"{workload}.{label}.{bits}.s{seed}"

@@ -63,13 +63,14 @@ def peak_memory_mb() -> float:
 
 
 def git_state(path: Path) -> dict[str, Any] | None:
-    """Return commit and cleanness of the checkout that holds a file; None outside of one or without git.
+    """Return commit and cleanness of the checkout that tracks a file; None if none does or git is missing.
 
     Names of remotes and branches are not read: they may tell what is nobody's business.
     """
     folder = path.resolve().parent
+    tracked = _git(folder, "ls-files", "--", path.name)
     commit = _git(folder, "rev-parse", "HEAD")
-    if not commit:
+    if not tracked or not commit:
         return None
     changed = _git(folder, "status", "--porcelain", "--", path.name)
     return {"commit": commit, "suite_is_committed": changed == ""}

@@ -15,12 +15,12 @@ class Estimate:
     """The cost of some stages.
 
     Attributes:
-        seconds: their time; None if a kind among them was never computed.
+        seconds: time of those whose kind was computed before.
         peak_memory_mb: the largest peak of earlier stages of these kinds, decimal MB; None if there are none.
         unknown_kinds: kinds that were never computed.
     """
 
-    seconds: float | None
+    seconds: float
     peak_memory_mb: float | None
     unknown_kinds: tuple[str, ...]
 
@@ -67,7 +67,7 @@ class Rates:
             else:
                 total += seconds
         peak = max((self._peaks[kind] for kind in kinds if kind in self._peaks), default=None)
-        return Estimate(None if unknown else total, peak, tuple(sorted(unknown)))
+        return Estimate(total, peak, tuple(sorted(unknown)))
 
     def _add(self, kind: str, group: str, rate: float) -> None:
         self._rates.setdefault((kind, group), []).append(rate)

@@ -23,12 +23,14 @@ class Suite:
         title: headline.
         path: its file.
         cells: full precision first for each workload and seed, then in the order of the file.
+        positions: the place of every cell of the file, those that were not chosen included.
     """
 
     name: str
     title: str
     path: Path
     cells: tuple[Cell, ...]
+    positions: Mapping[CellKey, int]
 
     def only(self, selection: Mapping[str, Any]) -> "Suite":
         """Return the suite with the cells that agree with a selection, and the full precision these need.
@@ -86,7 +88,8 @@ def load_suite(path: Path, overrides: Mapping[str, Any] | None = None) -> Suite:
     cells = _cells_with_includes(schema, file, overrides or {}, ())
     if not cells:
         raise SuiteError(f"{path}: no cell is left to run: name at least one workload, or exclude less")
-    return Suite(schema.name, schema.title or schema.name, path, tuple(cells.values()))
+    positions = {key: position for position, key in enumerate(cells)}
+    return Suite(schema.name, schema.title or schema.name, path, tuple(cells.values()), positions)
 
 
 def _read(path: Path, overrides: Mapping[str, Any]) -> tuple[SuiteSchema, YamlFile]:

@@ -1,8 +1,8 @@
 """From the lists of one suite file to cells: names are resolved and settings are checked here."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import filterfalse, product
 from typing import Any
 
 from qbench import plugins
@@ -49,38 +49,52 @@ class Expansion:
         metrics = self._unique("metrics", [self._metric(*each) for each in enumerate(schema.metrics)])
         bits = self._unique("bits", [(text, BitWidth.parse(text)) for text in schema.bits])
         self._unique("seeds", [(str(seed), seed) for seed in schema.seeds])
-        for (index, method), width in product(enumerate(methods.values()), bits.values()):
-            refusal = method.refusal(width)
-            if refusal and not self._is_excluded_everywhere(list(methods)[index], width):
-                raise SuiteError(f"{self.file.place(('methods', index))}: {refusal}, and the suite asks for {width}")
         cells: dict[CellKey, Cell] = {}
-        for (workload_label, workload), seed in product(workloads.items(), schema.seeds):
+        excluded: list[Cell] = []
+        for (label, workload), seed in product(workloads.items(), schema.seeds):
             start = Cell(
-                workload, workload_label, None, FULL_PRECISION_LABEL, FULL_PRECISION, None, seed, schema.samples,
-                tuple(metrics.values()),
-            )  # fmt: skip
-            chosen = [
-                cell
-                for width, (label, method) in product(bits.values(), methods.items())
-                if not self._is_excluded(cell := self._quantized(start, label, method, width))
-            ]
+                workload=workload,
+                workload_label=label,
+                method=None,
+                label=FULL_PRECISION_LABEL,
+                bits=FULL_PRECISION,
+                boundary_bits=None,
+                seed=seed,
+                samples=schema.samples,
+                metrics=tuple(metrics.values()),
+            )
+            quantized = [self._quantized(start, *each) for each in product(bits.values(), methods.items())]
+            excluded += filter(self._is_excluded, quantized)
+            chosen = list(filterfalse(self._is_excluded, quantized))
             if chosen:
                 cells |= {cell.key: cell for cell in (start, *chosen)}
+        self._check_exclusions(excluded)
+        self._check_refusals(cells.values(), list(methods))
         return cells
 
-    def _quantized(self, start: Cell, label: str, method: Method, bits: BitWidth) -> Cell:
+    def _check_refusals(self, cells: Iterable[Cell], labels: Sequence[str]) -> None:
+        for cell in cells:
+            refusal = cell.method.refusal(cell.bits) if cell.method else None
+            if refusal:
+                place = self.file.place(("methods", labels.index(cell.label)))
+                raise SuiteError(f"{place}: {refusal}, and the suite asks for {cell.bits}")
+
+    def _check_exclusions(self, excluded: Sequence[Cell]) -> None:
+        """Refuse an exclusion that excludes nothing: it is a slip of the pen."""
+        for index, exclusion in enumerate(self.schema.exclude):
+            given = _given(exclusion)
+            if not given or not any(cell.matches(given) for cell in excluded):
+                words = ", ".join(f"{key}={value}" for key, value in given.items()) or "nothing"
+                raise SuiteError(
+                    f"{self.file.place(('exclude', index))}: no cell has {words}, so this excludes nothing"
+                )
+
+    def _quantized(self, start: Cell, bits: BitWidth, method: tuple[str, Method]) -> Cell:
         boundary_bits = self.schema.boundary_bits if bits.quantizes_weights else None
-        return replace(start, method=method, label=label, bits=bits, boundary_bits=boundary_bits)
+        return replace(start, method=method[1], label=method[0], bits=bits, boundary_bits=boundary_bits)
 
     def _is_excluded(self, cell: Cell) -> bool:
-        return any(cell.matches(_given(exclusion)) for exclusion in self.schema.exclude)
-
-    def _is_excluded_everywhere(self, label: str, bits: BitWidth) -> bool:
-        wanted = {"method": label, "bits": str(bits)}
-        return any(
-            given and all(wanted.get(key) == value for key, value in given.items())
-            for given in map(_given, self.schema.exclude)
-        )
+        return any(given and cell.matches(given) for given in map(_given, self.schema.exclude))
 
     def _unique(self, what: str, named: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}

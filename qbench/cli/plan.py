@@ -2,11 +2,15 @@
 
 import json
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import typer
 
 from qbench.cli import options
 from qbench.cli.options import JsonOption, OnlyOption, SetOption, StoreOption, SuiteArgument
+
+if TYPE_CHECKING:
+    from qbench.estimate import Estimate
 
 
 def plan(
@@ -29,7 +33,11 @@ def plan(
     if as_json:
         cells = [{"cell": each.cell.id, "digest": each.cell.digest} for each in made.cells]
         stages = {kind: {"total": total[kind], "to_compute": needed[kind]} for kind in total}
-        estimate = {"seconds": cost.seconds, "peak_memory_mb": cost.peak_memory_mb}
+        estimate = {
+            "seconds": None if cost.unknown_kinds else cost.seconds,
+            "peak_memory_mb": cost.peak_memory_mb,
+            "unknown_kinds": cost.unknown_kinds,
+        }
         typer.echo(json.dumps({"cells": cells, "stages": stages, "estimate": estimate}, indent=1))
         return
     typer.echo(f"{chosen.title}: {len(made.cells)} cells")
@@ -38,15 +46,13 @@ def plan(
         typer.echo(f"  {each.cell.id:48} {'cached' if done else 'to run'}")
     for kind in total:
         typer.echo(f"{kind:12} {needed[kind]:6} to compute, {total[kind] - needed[kind]:6} cached or not needed")
-    typer.echo(_sentence(cost.seconds, cost.peak_memory_mb, cost.unknown_kinds, bool(missing)))
+    typer.echo(_sentence(cost) if missing else "nothing to compute")
 
 
-def _sentence(seconds: float | None, peak: float | None, unknown: tuple[str, ...], anything: bool) -> str:
+def _sentence(cost: "Estimate") -> str:
     from qbench.cli.progress import duration
 
-    if not anything:
-        return "nothing to compute"
-    if seconds is None:
-        return f"no estimate: nothing of the kind was computed in this store before ({', '.join(unknown)})"
-    memory = "" if peak is None else f", at most {peak / 1000:.1f} GB of memory"
-    return f"about {duration(seconds)}{memory}, judged by earlier stages in this store"
+    if cost.unknown_kinds:
+        return f"no estimate: nothing of the kind was computed in this store before ({', '.join(cost.unknown_kinds)})"
+    memory = "" if cost.peak_memory_mb is None else f", at most {cost.peak_memory_mb / 1000:.1f} GB of memory"
+    return f"about {duration(cost.seconds)}{memory}, judged by earlier stages in this store"

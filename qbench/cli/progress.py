@@ -81,9 +81,11 @@ class _Tracker(Listener):
         self.say(f"warning: {reason}; it was set aside and is computed again")
 
     def time_left(self) -> str:
-        """Return what is left, in words; empty if nothing is known about a part of it."""
+        """Return what is left, in words; empty as long as nothing is known of it."""
         cost = self._rates.estimate(self.left.values())
-        return "" if cost.seconds is None else f"about {duration(max(cost.seconds - self._spent(), 0))} left"
+        if not cost.seconds:
+            return ""
+        return f"{'more than' if cost.unknown_kinds else 'about'} {duration(max(cost.seconds - self._spent(), 0))} left"
 
     def _spent(self) -> float:
         return time.perf_counter() - self._begun if self._done else 0.0

@@ -6,6 +6,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from qbench.cell import cell_id
 from qbench.environment import git_state
 from qbench.errors import ResultsError
 from qbench.execution.inline import Inline
@@ -60,26 +61,25 @@ def run_suite(suite: Suite, store: Store, results: Path, runtime: Runtime, liste
     git = git_state(suite.path)
     executor = Inline(plan, store, runtime, listener)
     records: dict[str, Record] = {}
-    for position, planned in enumerate(plan.cells):
-        record = pending_record(suite, position, planned)
+    for planned in plan.cells:
+        record = pending_record(suite, planned)
         records[planned.cell.id] = record
         if not _is_recorded(record, folder, planned):
             write_record(record, record_path(folder, planned.cell.id))
 
     def settled(planned: CellPlan) -> None:
-        cell_id = planned.cell.id
-        record = settled_record(records[cell_id], planned, store, executor.failures, git)
-        path = record_path(folder, cell_id)
+        record = settled_record(records[planned.cell.id], planned, store, executor.failures, git)
+        path = record_path(folder, planned.cell.id)
         known = _known_record(path)
         # The checkout moves on with every commit; that alone is no reason to touch a record.
         if known is None or known.model_copy(update={"git": record.git}) != record:
             write_record(record, path)
-        records[cell_id] = record
+        records[planned.cell.id] = record
 
     executor.run(settled)
     write_pictures(plan, store, folder)
     write_suite_tables(folder)
-    mine = {record_path(folder, cell_id) for cell_id in records}
+    mine = {record_path(folder, cell_id(key)) for key in suite.positions}
     strangers = sorted(path for path in (folder / "records").glob("*.json") if path not in mine)
     return Outcome(folder, tuple(records.values()), tuple(strangers))
 

@@ -20,11 +20,11 @@ def record_path(results: Path, cell_id: str) -> Path:
     return results / "records" / f"{cell_id}.json"
 
 
-def pending_record(suite: Suite, position: int, planned: CellPlan) -> Record:
+def pending_record(suite: Suite, planned: CellPlan) -> Record:
     """Return the record of a cell that is planned and has no result yet."""
     cell = planned.cell
     return Record(
-        suite=SuiteInfo(name=suite.name, title=suite.title, position=position),
+        suite=SuiteInfo(name=suite.name, title=suite.title, position=suite.positions[cell.key]),
         workload=cell.workload_label,
         method=None if cell.method is None else cell.method.name,
         label=cell.label,

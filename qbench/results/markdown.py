@@ -9,15 +9,21 @@ from qbench.records import Figure, MetricInfo, Record
 ARROW = {"lower": "↓", "higher": "↑"}
 
 
-def suite_markdown(records: Sequence[Record], metrics: Mapping[str, MetricInfo]) -> str:
-    """Return headline, one table for each workload, failures with their reasons, and what the columns stand for."""
+def suite_markdown(records: Sequence[Record], metrics: Mapping[str, MetricInfo], level: int = 1) -> str:
+    """Return headline, one table for each workload, failures with their reasons, and what the columns stand for.
+
+    Args:
+        records: of one suite.
+        metrics: what the columns stand for.
+        level: of the headline, 1 for a document of its own.
+    """
     if not records:
         return "No records.\n"
-    parts = [f"# {_text(records[0].suite.title)}"]
+    parts = [f"{'#' * level} {_text(records[0].suite.title)}"]
     ordered = sorted(records, key=lambda record: record.workload)
     for workload, group in groupby(ordered, key=lambda record: record.workload):
         of_workload = sorted(group, key=lambda record: (record.suite.position, record.key))
-        parts += [f"## {_text(workload)}", conditions(of_workload), _table(of_workload, metrics)]
+        parts += [f"{'#' * (level + 1)} {_text(workload)}", conditions(of_workload), _table(of_workload, metrics)]
     reasons = [f"- {_text(_name(record))}: {_text(record.reason or '')}" for record in records if record.reason]
     if reasons:
         parts.append("Failed:\n\n" + "\n".join(reasons))
