@@ -15,9 +15,9 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME")]
 
 
 def _make(catalogue: Catalogue) -> typer.Typer:
-    app = typer.Typer(help=f"List {catalogue.kind}s or show one.", no_args_is_help=True)
+    app = typer.Typer(help=f"List {catalogue.kind}s or show one.", no_args_is_help=True, rich_markup_mode=None)
 
-    @app.command("list", help=f"List the {catalogue.kind}s that are installed; imports none of them.")
+    @app.command("list", help=f"List the {catalogue.kind}s that are installed. Imports none of them.")
     def list_all(as_json: JsonOption = False) -> None:
         entries = catalogue.entries()
         if as_json:
@@ -29,7 +29,7 @@ def _make(catalogue: Catalogue) -> typer.Typer:
             clash = "  (offered twice: uninstall one)" if names.count(entry.name) > 1 else ""
             typer.echo(f"{entry.name:{width}}  {entry.package} {entry.version}{clash}")
 
-    @app.command("show", help=f"Show one {catalogue.kind}: what it is, its paper, its settings.")
+    @app.command("show", help=f"Show one {catalogue.kind}. Tells what it is, its paper and its settings.")
     def show(name: NameArgument, as_json: JsonOption = False) -> None:
         from qbench.plugin import load_class
         from qbench.settings import describe

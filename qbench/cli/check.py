@@ -17,7 +17,7 @@ def check(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say whether a suite's results are there: exit code 0 complete, 3 incomplete, 1 failures or an error."""
+    """Say whether a suite's results are there. Exit code 0: complete, 3: incomplete, 1: failures or an error."""
     chosen = options.load(suite, only, overrides)
     from qbench.results.completeness import state_of_cells
 

@@ -9,7 +9,7 @@ from qbench.cli.options import JsonOption, StoreOption
 
 
 def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Show what this machine can run; exit code 1 if something that is needed does not work."""
+    """Show what this machine can run. Exit code 1 if something that is needed does not work."""
     from qbench.diagnosis import examine
     from qbench.store import default_store_path
 

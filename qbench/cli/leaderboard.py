@@ -14,7 +14,7 @@ def leaderboard(
     results: Annotated[Path, typer.Argument(help="Folder of results.", metavar="RESULTS")] = options.RESULTS,
     as_json: JsonOption = False,
 ) -> None:
-    """Regenerate every table and the overview from the records; byte-identical when nothing changed."""
+    """Regenerate all tables from the records. They are byte-identical when nothing changed."""
     from qbench.results.leaderboard import regenerate
 
     made = regenerate(results)

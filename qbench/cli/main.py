@@ -12,6 +12,7 @@ app = typer.Typer(
     help="Measure what quantization does to diffusion models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: importing rich for it would take longer than everything else
     add_completion=False,
 )
 app.command("run")(run.run)

@@ -20,7 +20,7 @@ def plan(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a suite would run, what of it is cached, and what the rest will cost."""
+    """Show what a suite would run. Says what of it is cached and what the rest will cost."""
     chosen = options.load(suite, only, overrides)
     from qbench.estimate import Rates
     from qbench.plan import make_plan

@@ -23,7 +23,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, like `qbench plan`.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a suite and print its table; what was computed before is not computed again."""
+    """Run a suite and print its table. What was computed before is not computed again."""
     if dry_run:
         from qbench.cli.plan import plan
 

@@ -8,7 +8,7 @@ import typer
 
 from qbench.cli.options import JsonOption, StoreOption, open_store
 
-app = typer.Typer(help="Look after the store of cached work.", no_args_is_help=True)
+app = typer.Typer(help="Look after the store of cached work.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command("ls")
@@ -37,7 +37,7 @@ def collect(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove what was left half-written or set aside and, if asked, what is old."""
+    """Remove what nobody needs. That is what was left half-written or set aside and, if asked, what is old."""
     from qbench.store import collect_garbage
 
     freed = collect_garbage(open_store(store), older_than)
@@ -46,7 +46,7 @@ def collect(
 
 @app.command("verify")
 def verify_artefacts(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Compare every artefact with its digests; set the damaged aside: exit code 1 if there were any."""
+    """Compare every artefact with its digests. Sets the damaged aside; exit code 1 if there were any."""
     from qbench.store import verify
 
     result = verify(open_store(store))

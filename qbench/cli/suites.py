@@ -7,12 +7,12 @@ import typer
 from qbench.cli.catalogues import NameArgument
 from qbench.cli.options import JsonOption
 
-app = typer.Typer(help="List installed suites or show one.", no_args_is_help=True)
+app = typer.Typer(help="List installed suites or show one.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command("list")
 def list_all(as_json: JsonOption = False) -> None:
-    """List the suites that come with qbench; `qbench run NAME` runs one anywhere."""
+    """List the suites that come with qbench. `qbench run NAME` runs one anywhere."""
     from qbench.suite import installed_suites
     from qbench.yaml_file import read_yaml
 
