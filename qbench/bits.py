@@ -19,7 +19,7 @@ class BitWidth:
     Attributes:
         weights: 2 to 8, or 32.
         activations: 2 to 8, or 32.
-        softmax: bits of the softmax output, 2 to 8, 16 or 32; None says the same as the activations.
+        softmax: bits of the softmax output, 2 to 8, 16 or 32; None leaves it to the method.
     """
 
     weights: int

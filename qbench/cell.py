@@ -77,8 +77,11 @@ class Cell:
 
     def matches(self, selection: Mapping[str, Any]) -> bool:
         """Whether it agrees with every value given; values are compared as text."""
-        mine = dict(zip(KEYS, self.key, strict=True))
-        return all(str(mine[key]) == str(value) for key, value in selection.items())
+        return all(self.text(key) == str(value) for key, value in selection.items())
+
+    def text(self, key: str) -> str:
+        """Return the part of the key that one of ``KEYS`` names, as text."""
+        return str(self.key[KEYS.index(key)])
 
 
 def cell_id(key: CellKey) -> str:

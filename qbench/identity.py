@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from qbench.errors import DataError
+
 VERSION = 1
 """Raised when the meaning of a description changes, so that no digest of before is met again."""
 
@@ -42,9 +44,16 @@ def digest(description: Mapping[str, Any]) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the SHA-256 of a file's bytes, 64 hexadecimal digits.
+
+    Raises:
+        DataError: the file is missing or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from error
 
 
 def _plain(value: Any, place: str) -> Any:

@@ -1,15 +1,16 @@
 """From cells to a deduplicated graph of stages, and what of it is still to do."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from qbench import plugins
 from qbench.cell import Cell
-from qbench.errors import SuiteError
+from qbench.errors import DataError, SuiteError, did_you_mean
 from qbench.metrics.extractor import Extractor
 from qbench.metrics.metric import Against, Metric
-from qbench.plugin import create
+from qbench.plugin import blaming, create
 from qbench.stages.features import Features
 from qbench.stages.profile import Profile
 from qbench.stages.quantize import Assignment, Quantized, quantized
@@ -18,6 +19,7 @@ from qbench.stages.sample import Sample, shards
 from qbench.stages.score import Score, Shard
 from qbench.stages.stage import Stage
 from qbench.store import Store
+from qbench.suite import Suite
 
 
 @dataclass(frozen=True)
@@ -102,18 +104,7 @@ class Plan:
         return found
 
 
-def make_plan(cells: Iterable[Cell]) -> Plan:
-    """Return the plan of some cells.
-
-    Raises:
-        PluginError: a metric needs an extractor that nobody offers or that cannot be imported.
-        SuiteError: a metric and a workload do not fit each other.
-    """
-    planner = _Planner()
-    return Plan(tuple(planner.plan(cell) for cell in cells))
-
-
-def _inputs_first(stage: Stage, known: dict[str, Stage]) -> Iterator[Stage]:
+def _inputs_first(stage: Stage, known: Mapping[str, Stage]) -> Iterator[Stage]:
     if stage.digest in known:
         return
     for each in stage.inputs().values():
@@ -121,10 +112,28 @@ def _inputs_first(stage: Stage, known: dict[str, Stage]) -> Iterator[Stage]:
     yield stage
 
 
-class _Planner:
-    """Makes each stage object once, so that no digest is taken twice."""
+def make_plan(suite: Suite) -> Plan:
+    """Return the plan of a suite's cells.
 
-    def __init__(self) -> None:
+    Raises:
+        PluginError: a metric needs an extractor that nobody offers, or a plugin's own code raises.
+        SuiteError: a metric and a workload do not fit each other.
+    """
+    planner = _Planner(suite.path)
+    plans = []
+    for cell in suite.cells:
+        with blaming(f"{suite.path}: a plugin of the cell {cell.id}"):
+            planned = planner.plan(cell)
+            _ = planned.stages  # takes every digest, for which every plugin is asked to describe itself
+        plans.append(planned)
+    return Plan(tuple(plans))
+
+
+class _Planner:
+    """Makes the stages of images and features once, however many metrics and cells need them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._extractors: dict[str, Extractor] = {}
         self._images: dict[str, tuple[Sample, ...]] = {}
         self._features: dict[tuple[str, str], tuple[Features, ...]] = {}
@@ -136,7 +145,7 @@ class _Planner:
         baseline = self._sampled(cell.full_precision)
         scores = {}
         for metric in cell.metrics:
-            extractor = self._extractor(metric)
+            extractor = self._extractor(cell, metric)
             scores[metric.name] = Score(
                 metric,
                 own if extractor is None else self._extracted(cell, extractor, own),
@@ -164,19 +173,35 @@ class _Planner:
     def _reference(self, cell: Cell, metric: Metric, extractor: Extractor | None) -> Reference | None:
         if metric.against is not Against.REFERENCE or extractor is None:
             return None
-        key = (cell.workload_label, extractor.name)
+        key = (cell.full_precision.digest, extractor.name)
         if key not in self._references:
-            self._references[key] = Reference(cell.workload, extractor)
+            reference = Reference(cell.workload, extractor)
+            try:
+                _ = reference.digest
+            except DataError as error:
+                raise SuiteError(f"{self._path}: {metric.name} on {cell.workload_label}: {error}") from error
+            self._references[key] = reference
         return self._references[key]
 
-    def _extractor(self, metric: Metric) -> Extractor | None:
+    def _extractor(self, cell: Cell, metric: Metric) -> Extractor | None:
         name = metric.need.extractor
         if name is None:
             return None
         if name not in self._extractors:
-            place = f"the extractor {name!r} that {metric.name!r} needs"
+            place = f"{self._path}: the extractor {name!r} that {metric.name!r} needs"
             self._extractors[name] = create(plugins.EXTRACTORS, name, Extractor, {}, lambda _: place, SuiteError)
-        return self._extractors[name]
+        extractor = self._extractors[name]
+        if metric.need.feature not in extractor.features:
+            raise SuiteError(
+                f"{self._path}: {metric.name} needs the feature {metric.need.feature!r}, which the extractor {name!r} "
+                f"has not: {did_you_mean(metric.need.feature, list(extractor.features))}"
+            )
+        if extractor.image_shape != cell.workload.image_shape:
+            raise SuiteError(
+                f"{self._path}: {metric.name} cannot be computed on {cell.workload_label}: the extractor {name!r} "
+                f"takes images of shape {extractor.image_shape}, not {cell.workload.image_shape}"
+            )
+        return extractor
 
 
 def _quantized(cell: Cell) -> Quantized:

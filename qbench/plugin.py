@@ -2,10 +2,11 @@
 
 import inspect
 from abc import ABC
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
 
-from qbench.errors import PluginError
+from qbench.errors import PluginError, QbenchError
 from qbench.plugins import Catalogue, Entry
 from qbench.settings import Location, NoSettings, Settings, merged, validate
 
@@ -99,5 +100,27 @@ def create(
     """
     found = load_class(catalogue, name, base)
     model = found.settings_class
-    filled = merged(model().model_dump(), settings)
-    return found(catalogue.entry(name), validate(model, filled, place, error))
+    with blaming(f"the {catalogue.kind} {name!r}"):
+        filled = merged(model().model_dump(), settings)
+    checked = validate(model, filled, place, error)
+    with blaming(f"the {catalogue.kind} {name!r}"):
+        return found(catalogue.entry(name), checked)
+
+
+@contextmanager
+def blaming(who: str) -> Iterator[None]:
+    """Turn what a plugin's own code raises inside into an error that names it.
+
+    Args:
+        who: begins the sentence, such as ``the method 'mine'``.
+
+    Raises:
+        PluginError: instead of anything that is not an error for users already.
+    """
+    try:
+        yield
+    except QbenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise PluginError(f"{who} raises {reason}") from error

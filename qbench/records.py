@@ -81,6 +81,8 @@ class Record(_Part):
     reason: Annotated[str | None, Field(description="why the cell failed")] = None
     description: Annotated[dict[str, Any], Field(description="what decides the cell's figures")]
     digest: str
+    baseline: Annotated[str, Field(description="digest of the full-precision cell it is compared with")]
+    results: Annotated[dict[str, str], Field(description="digests of what the figures come from, by metric")]
     metrics: dict[str, MetricInfo]
     figures: dict[str, Figure] = {}
     failures: Annotated[dict[str, str], Field(description="why a figure is not there, by metric")] = {}
@@ -88,6 +90,11 @@ class Record(_Part):
     stages: list[StageCost] = []
     environment: Annotated[dict[str, Any], Field(description="versions and hardware it was made with")] = {}
     git: Annotated[dict[str, Any] | None, Field(description="checkout that held the suite")] = None
+
+    @property
+    def is_full_precision(self) -> bool:
+        """Whether nothing is quantized."""
+        return self.digest == self.baseline
 
     @property
     def key(self) -> tuple[str, str, str, int]:
@@ -106,22 +113,30 @@ def write_record(record: Record, path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file of the results whole or not at all; leave it alone if it already says this.
+    """Write a text file of the results; see ``write_bytes``."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file of the results whole or not at all; leave it alone if it already says this.
 
     Raises:
         ResultsError: it cannot be written.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        if path.is_file() and path.read_text(encoding="utf-8") == text:
+        if path.is_file() and path.read_bytes() == content:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
-    except (OSError, UnicodeDecodeError) as error:
-        aside.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ResultsError(f"{path} cannot be written ({reason}): name another folder with --results") from error
+        try:
+            aside.write_bytes(content)
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise ResultsError(
+            f"{path} cannot be written ({error.strerror}): name another folder with --results"
+        ) from error
 
 
 def read_record(path: Path) -> Record:
@@ -135,12 +150,13 @@ def read_record(path: Path) -> Record:
         if isinstance(raw, dict) and raw.get("schema_version") != SCHEMA:
             raise ResultsError(f"{path}: record of version {raw.get('schema_version')!r}, this qbench reads {SCHEMA}")
         record = Record.model_validate(raw)
+        vouched = digest(record.description) == record.digest
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         where = ".".join(map(str, problem["loc"]))
         raise ResultsError(f"{path}: not a record ({where}: {problem['msg']})") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ResultsError(f"{path}: cannot be read as a record ({error})") from None
-    if digest(record.description) != record.digest:
+    if not vouched:
         raise ResultsError(f"{path}: its description does not give its digest, so it was altered")
     return record

@@ -1,5 +1,6 @@
 """Settings: frozen pydantic models that validate what a suite says, with errors a person can act on."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
@@ -127,5 +128,7 @@ def _kind(value: Any) -> str:
 
 
 def _sentence(message: str, value: Any) -> str:
+    message = re.sub(r"a valid (tuple|list)\b", "a list", message)
+    message = re.sub(r"a valid dictionary( or instance of \w+)?", "keys with values", message)
     shown = repr(value)
     return f"{message[0].lower()}{message[1:]}, found {shown if len(shown) <= 80 else shown[:77] + '...'}"

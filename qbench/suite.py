@@ -1,13 +1,14 @@
 """Suites: a file, what it includes, and the cells that come of it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from qbench.cell import KEYS, Cell, CellKey
+from qbench.cell import Cell, CellKey
 from qbench.errors import SuiteError, did_you_mean
+from qbench.metrics.metric import Metric
 from qbench.settings import validate
 from qbench.suite_expansion import Expansion
 from qbench.suite_schema import SuiteSchema
@@ -32,20 +33,28 @@ class Suite:
     cells: tuple[Cell, ...]
     positions: Mapping[CellKey, int]
 
-    def only(self, selection: Mapping[str, Any]) -> "Suite":
+    def only(self, selection: Mapping[str, Collection[str]]) -> "Suite":
         """Return the suite with the cells that agree with a selection, and the full precision these need.
+
+        Args:
+            selection: for each key of a cell, the values that are wanted.
 
         Raises:
             SuiteError: no cell agrees.
         """
-        chosen = [cell for cell in self.cells if cell.matches(selection)]
+        chosen = [cell for cell in self.cells if all(cell.text(key) in values for key, values in selection.items())]
         if not chosen:
-            words = ", ".join(f"{key}={value}" for key, value in selection.items())
-            key, value = next(iter(selection.items()))
-            known = sorted({str(dict(zip(KEYS, cell.key, strict=True))[key]) for cell in self.cells})
-            raise SuiteError(f"{self.path}: no cell has {words}: {did_you_mean(str(value), known)}")
+            raise SuiteError(f"{self.path}: {self._why_nothing_agrees(selection)}")
         needed = {cell.key for cell in chosen} | {cell.full_precision.key for cell in chosen}
         return replace(self, cells=tuple(cell for cell in self.cells if cell.key in needed))
+
+    def _why_nothing_agrees(self, selection: Mapping[str, Collection[str]]) -> str:
+        for key, values in selection.items():
+            known = sorted({cell.text(key) for cell in self.cells})
+            for value in values:
+                if value not in known:
+                    return f"no cell has {key}={value}: {did_you_mean(value, known)}"
+        return f"no cell has {', '.join(f'{key}={value}' for key, values in selection.items() for value in values)}"
 
 
 def installed_suites() -> dict[str, Path]:
@@ -61,13 +70,16 @@ def find_suite(name: str) -> Path:
         SuiteError: there is none.
     """
     path = Path(name)
-    if path.is_file():
-        return path
-    if path.is_dir():
-        raise SuiteError(f"{name}: is a folder, not a suite file")
     known = installed_suites()
-    if name in known:
-        return known[name]
+    try:
+        if path.is_file():
+            return path
+        if name in known:
+            return known[name]
+        if path.is_dir():
+            raise SuiteError(f"{name}: is a folder, not a suite file")
+    except OSError as error:
+        raise SuiteError(f"{name[:80]}: cannot be read ({error.strerror})") from None
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         raise SuiteError(f"{name}: no such file; installed suites are {', '.join(known)}")
     raise SuiteError(f"no suite {name!r} is installed: {did_you_mean(name, list(known))}")
@@ -88,6 +100,7 @@ def load_suite(path: Path, overrides: Mapping[str, Any] | None = None) -> Suite:
     cells = _cells_with_includes(schema, file, overrides or {}, ())
     if not cells:
         raise SuiteError(f"{path}: no cell is left to run: name at least one workload, or exclude less")
+    _check_names(path, cells.values())
     positions = {key: position for position, key in enumerate(cells)}
     return Suite(schema.name, schema.title or schema.name, path, tuple(cells.values()), positions)
 
@@ -114,10 +127,11 @@ def _cells_with_includes(
     inherited = {key: value for key, value in overrides.items() if key not in ("name", "title", "include")}
     for index, name in enumerate(schema.include):
         beside = file.path.parent / name
-        try:
-            path = beside if beside.is_file() else find_suite(name)
-        except SuiteError as error:
-            raise SuiteError(f"{file.place(('include', index))}: {error}") from None
+        path = beside if beside.is_file() else installed_suites().get(name)
+        if path is None:
+            raise SuiteError(
+                f"{file.place(('include', index))}: {beside} does not exist and no such suite is installed"
+            )
         if path.resolve() in (here, *ancestors):
             chain = " -> ".join(each.name for each in (*ancestors, here, path.resolve()))
             raise SuiteError(f"{file.place(('include', index))}: the suites include each other in a circle ({chain})")
@@ -130,11 +144,30 @@ def _cells_with_includes(
 
 
 def _add(cells: dict[CellKey, Cell], key: CellKey, cell: Cell, place: str) -> None:
+    """Add a cell; the same cell of two suites becomes one with the metrics of both."""
     other = cells.get(key)
-    if other is not None and _compared(other) != _compared(cell):
+    if other is None:
+        cells[key] = cell
+        return
+    metrics = {metric.name: metric for metric in cell.metrics} | {metric.name: metric for metric in other.metrics}
+    same_metrics = all(metrics[metric.name].describe() == metric.describe() for metric in cell.metrics)
+    if other.digest != cell.digest or not same_metrics:
         raise SuiteError(f"{place}: the cell {cell.id} is there twice with different settings: rename one with 'as'")
-    cells.setdefault(key, cell)
+    cells[key] = replace(other, metrics=tuple(_in_order(metrics, other, cell)))
 
 
-def _compared(cell: Cell) -> tuple[str, tuple[str, ...]]:
-    return cell.digest, tuple(metric.name for metric in cell.metrics)
+def _in_order(metrics: Mapping[str, Metric], *cells: Cell) -> list[Metric]:
+    """Return each metric once, in the order in which the cells name them."""
+    return [metrics[name] for name in dict.fromkeys(metric.name for cell in cells for metric in cell.metrics)]
+
+
+def _check_names(path: Path, cells: Collection[Cell]) -> None:
+    """Refuse two meanings of one name, and names that one file system may not tell apart."""
+    meanings: dict[tuple[str, str], Any] = {}
+    ids: dict[str, str] = {}
+    for cell in cells:
+        meaning = None if cell.method is None else cell.method.describe()
+        if meanings.setdefault((cell.workload_label, cell.label), meaning) != meaning:
+            raise SuiteError(f"{path}: {cell.label!r} stands for two settings of a method: rename one with 'as'")
+        if ids.setdefault(cell.id.lower(), cell.id) != cell.id:
+            raise SuiteError(f"{path}: the names {cell.id} and {ids[cell.id.lower()]} differ by upper case only")

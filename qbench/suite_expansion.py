@@ -1,5 +1,6 @@
 """From the lists of one suite file to cells: names are resolved and settings are checked here."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import filterfalse, product
@@ -13,7 +14,7 @@ from qbench.method import Method
 from qbench.metrics.metric import Metric
 from qbench.plugin import create, load_class
 from qbench.settings import Location, merged
-from qbench.suite_schema import Exclusion, MethodEntry, MetricEntry, SuiteSchema, WorkloadEntry
+from qbench.suite_schema import LABEL, Exclusion, MethodEntry, MetricEntry, SuiteSchema, WorkloadEntry
 from qbench.workload import Workload
 from qbench.yaml_file import YamlFile
 
@@ -99,6 +100,8 @@ class Expansion:
     def _unique(self, what: str, named: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for index, (name, value) in enumerate(named):
+            if what in ("workloads", "methods") and not re.fullmatch(LABEL, name):
+                raise SuiteError(f"{self.file.place((what, index))}: {name!r} is no name for a row: give one with 'as'")
             if name in found:
                 raise SuiteError(
                     f"{self.file.place((what, index))}: {name!r} is there twice, which makes duplicate cells: "
@@ -115,7 +118,8 @@ class Expansion:
         settings = dict(entry.settings)
         given = settings.get("sampler", {})
         if isinstance(given, Mapping):  # anything else is refused with all other settings below
-            settings["sampler"] = {**given, **entry.sampler, **steps}
+            own = {**given, **entry.sampler}
+            settings["sampler"] = {**own, **steps} if "steps" in self.file.overrides else {**steps, **own}
         place = self._place("workloads", index, "settings")
         workload = self._located(
             ("workloads", index),

@@ -2,18 +2,30 @@
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from qbench.bits import LOW_BITS, BitWidth
+from qbench.errors import SuiteError
 from qbench.settings import Settings
 
-LABEL = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$"
+LABEL = r"^[A-Za-z0-9][A-Za-z0-9_+-]{0,63}$"
 Label = Annotated[str, Field(pattern=LABEL, description="how rows are named")]
 
 
 def _named(value: Any) -> Any:
     """Let a bare name stand for an entry without settings."""
     return {"name": value} if isinstance(value, str) else value
+
+
+def _bits(text: str) -> str:
+    """Return the canonical notation of a bit-width."""
+    try:
+        bits = BitWidth.parse(text)
+    except SuiteError as error:
+        raise ValueError(str(error)) from None
+    if bits.is_full_precision:
+        raise ValueError(f"{text} is full precision, which every suite runs by itself: leave it out")
+    return str(bits)
 
 
 class WorkloadEntry(Settings):
@@ -65,13 +77,17 @@ class SuiteSchema(Settings):
     methods: Annotated[
         tuple[Annotated[MethodEntry, BeforeValidator(_named)], ...], Field(description="how it is quantized")
     ] = ()
-    bits: Annotated[tuple[str, ...], Field(description="bit-widths; full precision runs by itself")] = ()
+    bits: Annotated[
+        tuple[Annotated[str, AfterValidator(_bits)], ...],
+        Field(description="bit-widths; full precision runs by itself"),
+    ] = ()
     metrics: Annotated[
         tuple[Annotated[MetricEntry, BeforeValidator(_named)], ...], Field(description="what is measured")
     ] = ()
     samples: Annotated[int, Field(ge=1, le=10_000_000, strict=True, description="images of each cell")] = 1000
     steps: Annotated[
-        int | None, Field(ge=1, le=1000, strict=True, description="sampling steps; the workload's own by default")
+        int | None,
+        Field(ge=1, le=1000, strict=True, description="sampling steps of workloads that do not say their own"),
     ] = None
     seeds: Annotated[
         tuple[Annotated[int, Field(ge=0, lt=2**63, strict=True)], ...],
@@ -87,12 +103,4 @@ class SuiteSchema(Settings):
     def _offered_bits(cls, value: int | None) -> int | None:
         if value is not None and value not in LOW_BITS:
             raise ValueError(f"{value} bits are not offered: use one of {', '.join(map(str, LOW_BITS))}")
-        return value
-
-    @field_validator("bits")
-    @classmethod
-    def _not_full_precision(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            if BitWidth.parse(text).is_full_precision:
-                raise ValueError(f"{text} is full precision, which every suite runs by itself: leave it out")
         return value

@@ -14,6 +14,10 @@ MAX_DEPTH = 32
 MAX_NODES = 100_000
 
 
+_YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError)
+"""What PyYAML raises for scalars whose tag does not fit them, besides its own errors."""
+
+
 @dataclass(frozen=True)
 class YamlFile:
     """A parsed file.
@@ -63,7 +67,7 @@ def read_yaml(path: Path) -> YamlFile:
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise SuiteError(f"{path}{line}: not valid YAML ({error.problem})") from None
-    except (yaml.YAMLError, ValueError) as error:
+    except _YAML_ERRORS as error:
         raise SuiteError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     return YamlFile(path, data, root)
 
@@ -77,7 +81,7 @@ def parse_value(text: str) -> Any:
     try:
         _check_bounds(Path("command line"), text)
         return yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError):
+    except _YAML_ERRORS:
         raise SuiteError(f"{text!r} is not a value in YAML") from None
 
 
@@ -132,7 +136,7 @@ def _check_bounds(path: Path, text: str) -> None:
         elif isinstance(event, yaml.ScalarEvent):
             total += 1
         if total > MAX_NODES:
-            raise SuiteError(f"{path}:{line}: aliases expand to more than {MAX_NODES:,} values")
+            raise SuiteError(f"{path}:{line}: more than {MAX_NODES:,} values, aliases counted with what they stand for")
 
 
 def _child(node: yaml.Node | None, step: int | str) -> Any:

@@ -31,12 +31,13 @@ def _make(catalogue: Catalogue) -> typer.Typer:
 
     @app.command("show", help=f"Show one {catalogue.kind}. Tells what it is, its paper and its settings.")
     def show(name: NameArgument, as_json: JsonOption = False) -> None:
-        from qbench.plugin import load_class
+        from qbench.plugin import blaming, load_class
         from qbench.settings import describe
 
         found = load_class(catalogue, name, _contract(catalogue.kind))
         entry = catalogue.entry(name)
-        settings = describe(found.settings_class())
+        with blaming(f"the {catalogue.kind} {name!r}"):
+            settings = describe(found.settings_class())
         facts = {
             "title": found.title,
             "paper": found.paper,

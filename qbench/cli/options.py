@@ -19,7 +19,11 @@ StoreOption = Annotated[
 ]
 OnlyOption = Annotated[
     list[str] | None,
-    typer.Option("--only", metavar="KEY=VALUE", help="Only cells with this workload, method, bits or seed."),
+    typer.Option(
+        "--only",
+        metavar="KEY=VALUE",
+        help="Only cells with this workload, method, bits or seed; repeated: any of them.",
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -41,25 +45,29 @@ def load(name: str, only: list[str] | None, overrides: list[str] | None) -> "Sui
     from qbench.suite import find_suite, load_suite
     from qbench.yaml_file import parse_value
 
-    values = {key: parse_value(value) for key, value in _pairs("--set", overrides)}
-    selection: dict[str, Any] = {}
-    for key, value in _pairs("--only", only):
+    values: dict[str, Any] = {}
+    for key, text in _pairs("--set", overrides):
+        if key in values:
+            raise typer.BadParameter(f"--set {key}: given twice")
+        values[key] = parse_value(text)
+    selection: dict[str, list[str]] = {}
+    for key, text in _pairs("--only", only):
         if key not in KEYS:
             raise typer.BadParameter(f"--only {key}: cells are selected by {', '.join(KEYS)}")
-        selection[key] = value
+        selection.setdefault(key, []).append(text)
     suite = load_suite(find_suite(name), values)
     return suite.only(selection) if selection else suite
 
 
-def open_store(path: Path | None) -> "Store":
-    """Return the store a command line asks for.
+def open_store(path: Path | None, read_only: bool = False) -> "Store":
+    """Return the store a command line asks for; to look at only, it need not exist.
 
     Raises:
         StoreError: it cannot be used.
     """
     from qbench.store import Store, default_store_path
 
-    return Store(path or default_store_path())
+    return Store(path or default_store_path(), read_only)
 
 
 def _pairs(option: str, texts: list[str] | None) -> list[tuple[str, str]]:

@@ -25,8 +25,8 @@ def plan(
     from qbench.estimate import Rates
     from qbench.plan import make_plan
 
-    made = make_plan(chosen.cells)
-    opened = options.open_store(store)
+    made = make_plan(chosen)
+    opened = options.open_store(store, read_only=True)
     missing = made.missing(opened)
     cost = Rates.of_store(opened).estimate(missing.values())
     total, needed = (Counter(stage.kind for stage in each.values()) for each in (made.stages, missing))

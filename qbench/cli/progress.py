@@ -18,6 +18,8 @@ from qbench.store import Store
 
 QUIET_SECONDS = 30.0
 """How long a log stays silent within one stage."""
+REFRESH_SECONDS = 0.5
+"""How often the estimate on a terminal is renewed within one stage."""
 
 
 @contextmanager
@@ -74,6 +76,9 @@ class _Tracker(Listener):
         self.left.pop(stage.digest, None)
         where = f" (traceback in {details})" if details else ""
         self.say(f"failed: {stage.title}: {reason}{where}")
+
+    def skipped(self, stage: Stage) -> None:
+        self.left.pop(stage.digest, None)
 
     def damaged(self, stage: Stage, reason: str) -> None:
         self.left[stage.digest] = stage
@@ -132,6 +137,7 @@ class _Bars(_Tracker):
         self._bars = bars
         self._run = bars.add_task("stages", total=None, left="")
         self._stage = bars.add_task("", total=None, visible=False, left="")
+        self._refreshed = 0.0
 
     def planned(self, missing: dict[str, Stage], total: int) -> None:
         super().planned(missing, total)
@@ -145,7 +151,8 @@ class _Bars(_Tracker):
     def advanced(self, stage: Stage, amount: float) -> None:
         super().advanced(stage, amount)
         self._bars.update(self._stage, advance=amount)
-        self._refresh()
+        if time.perf_counter() - self._refreshed >= REFRESH_SECONDS:
+            self._refresh()
 
     def finished(self, stage: Stage, seconds: float) -> None:
         super().finished(stage, seconds)
@@ -166,5 +173,6 @@ class _Bars(_Tracker):
         self._bars.console.print(line, markup=False, highlight=False)
 
     def _refresh(self) -> None:
+        self._refreshed = time.perf_counter()
         done = self.total - len(self.left)
         self._bars.update(self._run, total=self.total, completed=done, left=self.time_left())

@@ -14,7 +14,7 @@ from qbench.identity import file_digest
 from qbench.plan import CellPlan, Plan
 from qbench.stages.stage import Runtime, Stage, Work
 from qbench.store import Artefact, Manifest, Store
-from qbench.store.artefact import write_manifest
+from qbench.store.store import is_about_space, store_error
 
 POLL_SECONDS = 0.2
 
@@ -76,8 +76,8 @@ class Inline:
         try:
             return self._store.get(stage.kind, stage.digest)
         except DamagedArtefact as error:
-            self._store.set_aside(stage.kind, stage.digest)
             self._listener.damaged(stage, str(error))
+            self._store.set_aside(stage.kind, stage.digest)
             return None
 
     def _settle(self, cells: list[CellPlan], settled: Callable[[CellPlan], None]) -> list[CellPlan]:
@@ -121,12 +121,19 @@ class Inline:
         return inputs
 
     def _compute(self, stage: Stage, inputs: dict[str, Artefact]) -> None:
+        device = str(self._runtime.torch_device())  # imports torch, which is no part of the stage's time
         self._listener.started(stage)
         begun = time.perf_counter()
         try:
             with self._store.pending(stage.digest) as folder:
                 work = Work(inputs, folder, self._runtime, lambda amount: self._listener.advanced(stage, amount))
-                stage.compute(work)
+                try:
+                    stage.compute(work)
+                except Exception as error:
+                    # Libraries report a full disk in their own words, or in none.
+                    if is_about_space(error) or self._store.is_full():
+                        raise store_error(None, self._store.root) from error
+                    raise
                 seconds = time.perf_counter() - begun
                 manifest = Manifest(
                     kind=stage.kind,
@@ -137,15 +144,14 @@ class Inline:
                     seconds=round(seconds, 3),
                     work=stage.work,
                     peak_memory_mb=round(peak_memory_mb(), 1),
-                    environment=environment(str(self._runtime.torch_device())),
+                    environment=environment(device),
                 )
-                write_manifest(folder, manifest)
-                self._store.publish(folder, stage.kind, stage.digest)
+                self._store.publish(folder, manifest)
         except StoreError:
             raise
         except QbenchError as error:
             self._fail(stage, str(error))
-        except Exception as error:  # whatever a plugin raises must not stop the other cells
+        except (Exception, SystemExit) as error:  # whatever a plugin raises must not stop the other cells
             path = self._store.keep_traceback(stage.kind, stage.digest, traceback.format_exc())
             self._fail(stage, f"{type(error).__name__}: {error}", path)
         else:
@@ -163,3 +169,4 @@ class Inline:
             if failed is not None:
                 self.failures[other.digest] = self.failures[failed.digest]
                 del self._to_do[other.digest]
+                self._listener.skipped(other)

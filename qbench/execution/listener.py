@@ -29,5 +29,8 @@ class Listener:
     def failed(self, stage: Stage, reason: str, details: Path | None) -> None:
         """Hear that a stage failed, why in one line, and where its traceback is if it is a defect."""
 
+    def skipped(self, stage: Stage) -> None:
+        """Hear that a stage is given up because one of its inputs failed."""
+
     def damaged(self, stage: Stage, reason: str) -> None:
         """Hear that an artefact was damaged, set aside, and will be computed again."""

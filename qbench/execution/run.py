@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qbench.cell import cell_id
-from qbench.environment import git_state
+from qbench.environment import environment, git_state
 from qbench.errors import ResultsError
 from qbench.execution.inline import Inline
 from qbench.execution.listener import Listener
@@ -57,18 +57,21 @@ def run_suite(suite: Suite, store: Store, results: Path, runtime: Runtime, liste
     """
     folder = results / suite.name
     _check_writable(folder)
-    plan = make_plan(suite.cells)
+    plan = make_plan(suite)
     git = git_state(suite.path)
     executor = Inline(plan, store, runtime, listener)
     records: dict[str, Record] = {}
     for planned in plan.cells:
         record = pending_record(suite, planned)
         records[planned.cell.id] = record
-        if not _is_recorded(record, folder, planned):
-            write_record(record, record_path(folder, planned.cell.id))
+        path = record_path(folder, planned.cell.id)
+        if not _is_recorded(record, path):
+            write_record(record, path)
 
     def settled(planned: CellPlan) -> None:
         record = settled_record(records[planned.cell.id], planned, store, executor.failures, git)
+        if not record.environment:
+            record = record.model_copy(update={"environment": environment(str(runtime.torch_device()))})
         path = record_path(folder, planned.cell.id)
         known = _known_record(path)
         # The checkout moves on with every commit; that alone is no reason to touch a record.
@@ -77,7 +80,8 @@ def run_suite(suite: Suite, store: Store, results: Path, runtime: Runtime, liste
         records[planned.cell.id] = record
 
     executor.run(settled)
-    write_pictures(plan, store, folder)
+    if len(suite.cells) == len(suite.positions):  # a picture of some cells would replace that of all
+        write_pictures(plan, store, folder)
     write_suite_tables(folder)
     mine = {record_path(folder, cell_id(key)) for key in suite.positions}
     strangers = sorted(path for path in (folder / "records").glob("*.json") if path not in mine)
@@ -103,7 +107,7 @@ def _known_record(path: Path) -> Record | None:
         return None
 
 
-def _is_recorded(record: Record, folder: Path, planned: CellPlan) -> bool:
-    """Whether the folder holds a result of this very cell; it stays until there is a new one."""
-    known = _known_record(record_path(folder, planned.cell.id))
-    return known is not None and known.digest == record.digest and known.metrics == record.metrics
+def _is_recorded(record: Record, path: Path) -> bool:
+    """Whether there is a result of this very cell; it stays until there is a new one."""
+    known = _known_record(path)
+    return known is not None and known.results == record.results

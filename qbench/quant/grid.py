@@ -1,5 +1,6 @@
 """The uniform affine grid: integers, a scale and a zero point."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,24 @@ class AffineGrid:
     def __call__(self, x: Tensor) -> Tensor:
         """Return ``x`` rounded to the grid."""
         return self.dequantize(self.quantize(x))
+
+    def fault(self, weight_shape: Sequence[int] | None) -> str | None:
+        """Return what keeps the grid from being stored and loaded again, as the end of a sentence, or None.
+
+        Args:
+            weight_shape: shape of the weight that it is for, [out channels, ...]; None for a layer's input.
+        """
+        zero_point = self.zero_point
+        if not bool(self.scale.isfinite().all() and zero_point.isfinite().all()):
+            return "that is not finite"
+        if not bool((self.scale > 0).all()):
+            return "with a scale that is not positive"
+        if not bool(((zero_point >= 0) & (zero_point < self.levels) & (zero_point == zero_point.round())).all()):
+            return f"with a zero point that is no integer from 0 to {self.levels - 1}"
+        per_channel = None if weight_shape is None else (weight_shape[0], *(1,) * (len(weight_shape) - 1))
+        if self.scale.shape != zero_point.shape or self.scale.shape not in ((), per_channel):
+            return f"of shape {tuple(self.scale.shape)}, where a scalar or one value for each output channel is due"
+        return None
 
     def to(self, device: torch.device) -> "AffineGrid":
         """Return the grid with its tensors on another device."""

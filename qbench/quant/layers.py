@@ -11,7 +11,7 @@ from qbench.quant.grid import AffineGrid
 Operation = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
-@dataclass
+@dataclass(frozen=True)
 class LayerBits:
     """The bits that the harness gives a layer, 32 for none; a method can only leave the layer out.
 
@@ -42,11 +42,16 @@ class QuantLayer(nn.Module):
         self._operation = _operation(original)
         self.weight: Tensor = original.weight  # type: ignore[assignment]
         self.bias: Tensor | None = original.bias  # type: ignore[assignment]
-        self.bits = bits
+        self._bits = bits
         self.weight_grid: AffineGrid | None = None
         self.input_grid: AffineGrid | None = None
         self.observer: Callable[[Tensor], None] | None = None
         self._folded = False
+
+    @property
+    def bits(self) -> LayerBits:
+        """What the harness gives this layer."""
+        return self._bits
 
     def fold(self) -> None:
         """Round the weight to its grid once and for all, so that no call repeats it."""
@@ -74,10 +79,7 @@ class QuantLayer(nn.Module):
 
 def is_quantizable(module: nn.Module) -> bool:
     """Whether a module is of a type that QuantLayer wraps."""
-    return type(module).__name__ in _TYPES and isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear)
-
-
-_TYPES = {"Conv1d", "Conv2d", "Linear", "LoRACompatibleConv", "LoRACompatibleLinear"}
+    return type(module) in (nn.Conv1d, nn.Conv2d, nn.Linear)
 
 
 def _operation(original: nn.Module) -> Operation:

@@ -27,7 +27,8 @@ class QuantModel:
         layers: every wrapped layer by its name in ``module``, in the order of the modules.
 
     Raises:
-        StageError: a parameter belongs to a layer of a type that is not known, or nothing can be quantized.
+        StageError: a parameter belongs to a layer of a type that is not known, nothing can be quantized, or the
+            structure names a layer that is not there.
     """
 
     def __init__(
@@ -87,6 +88,9 @@ class QuantModel:
                     self.layers[name] = layer
                     setattr(parent, child_name, layer)
         self._check_every_parameter_is_accounted_for()
+        absent = [name for name in self.structure.boundary_layers if name not in self.layers]
+        if boundary_bits is not None and absent:
+            raise StageError(f"the denoiser has no layer {absent[0]!r}, which its structure calls first or last")
 
     def _bits_of(self, name: str, boundary_bits: int | None) -> LayerBits:
         weights = self.bits.weights

@@ -52,8 +52,8 @@ def save_weights(model: QuantModel, path: Path) -> None:
         integers = grid.quantize(layer.weight.detach()).to("cpu", torch.uint8).numpy()
         del tensors[f"{name}.weight"]
         tensors[f"{name}.packed"] = torch.from_numpy(pack_bits(integers, grid.bits))
-        tensors[f"{name}.scale"] = grid.scale.cpu().flatten()
-        tensors[f"{name}.zero_point"] = grid.zero_point.cpu().flatten().to(torch.uint8)
+        tensors[f"{name}.scale"] = grid.scale.cpu()
+        tensors[f"{name}.zero_point"] = grid.zero_point.cpu().to(torch.uint8)
         layout[name] = {"bits": grid.bits, "shape": list(layer.weight.shape)}
     save_file(tensors, path, metadata={"format": FORMAT, "layers": json.dumps(layout, sort_keys=True)})
 
@@ -70,9 +70,7 @@ def load_weights(model: QuantModel, path: Path) -> None:
         layer = model.layers.get(name)
         if layer is None or list(layer.weight.shape) != entry["shape"]:
             raise DataError(f"{path} holds the layer {name!r}, which this denoiser has not or has in another shape")
-        shape = (-1, *(1,) * (layer.weight.dim() - 1))
-        scale = tensors.pop(f"{name}.scale").view(shape)
-        zero_point = tensors.pop(f"{name}.zero_point").to(torch.float32).view(shape)
+        scale, zero_point = tensors.pop(f"{name}.scale"), tensors.pop(f"{name}.zero_point").to(torch.float32)
         integers = unpack_bits(tensors.pop(f"{name}.packed").numpy(), entry["bits"], layer.weight.numel())
         grid = AffineGrid(entry["bits"], scale, zero_point).to(layer.weight.device)
         layer.adopt(grid, torch.from_numpy(integers).view(layer.weight.shape))

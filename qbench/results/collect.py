@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from qbench.errors import DamagedArtefact
 from qbench.metrics.metric import Metric
@@ -35,12 +36,18 @@ def pending_record(suite: Suite, planned: CellPlan) -> Record:
         status="pending",
         description=cell.describe(),
         digest=cell.digest,
+        baseline=cell.full_precision.digest,
+        results={"profile": planned.profile.digest} | {name: each.digest for name, each in planned.scores.items()},
         metrics={name: _metric_info(score.metric, score) for name, score in planned.scores.items()},
     )
 
 
 def settled_record(
-    pending: Record, planned: CellPlan, store: Store, failures: Mapping[str, str], git: dict[str, object] | None
+    pending: Record,
+    planned: CellPlan,
+    store: Store,
+    failures: Mapping[str, str],
+    git: dict[str, Any] | None,
 ) -> Record:
     """Return the record of a cell that is complete or has failed.
 
@@ -64,9 +71,10 @@ def settled_record(
     reasons = [*failed.values(), *([failures[profile.digest]] if profile.digest in failures else [])]
     costs, environment = [], {}
     for stage in planned.own_stages.values():
-        if not store.has(stage.kind, stage.digest):
+        try:
+            manifest = store.manifest(stage.kind, stage.digest)
+        except DamagedArtefact:  # removed or damaged since: the figures stand without its cost
             continue
-        manifest = store.manifest(stage.kind, stage.digest)
         costs.append(
             StageCost(
                 stage=stage.kind,

@@ -29,7 +29,7 @@ class CellState:
 def state_of_cells(suite: Suite, folder: Path) -> list[CellState]:
     """Return the state of each cell, in the order of the suite."""
     states = []
-    for planned in make_plan(suite.cells).cells:
+    for planned in make_plan(suite).cells:
         cell_id = planned.cell.id
         path = record_path(folder, cell_id)
         if not path.exists():
@@ -41,7 +41,7 @@ def state_of_cells(suite: Suite, folder: Path) -> list[CellState]:
             states.append(CellState(cell_id, "missing", str(error)))
             continue
         expected = pending_record(suite, planned)
-        if (record.digest, record.metrics) != (expected.digest, expected.metrics):
+        if record.results != expected.results:
             states.append(CellState(cell_id, "missing", "the record is of other settings"))
         elif record.status == "pending":
             states.append(CellState(cell_id, "missing", "not run to its end"))

@@ -9,12 +9,18 @@ from qbench.records import Figure, MetricInfo, Record
 ARROW = {"lower": "↓", "higher": "↑"}
 
 
-def suite_markdown(records: Sequence[Record], metrics: Mapping[str, MetricInfo], level: int = 1) -> str:
+def suite_markdown(
+    records: Sequence[Record],
+    metrics: Mapping[str, MetricInfo],
+    outdated: Sequence[Record] = (),
+    level: int = 1,
+) -> str:
     """Return headline, one table for each workload, failures with their reasons, and what the columns stand for.
 
     Args:
         records: of one suite.
         metrics: what the columns stand for.
+        outdated: records that are only named, since they do not belong to the full precision of the table.
         level: of the headline, 1 for a document of its own.
     """
     if not records:
@@ -27,6 +33,9 @@ def suite_markdown(records: Sequence[Record], metrics: Mapping[str, MetricInfo],
     reasons = [f"- {_text(_name(record))}: {_text(record.reason or '')}" for record in records if record.reason]
     if reasons:
         parts.append("Failed:\n\n" + "\n".join(reasons))
+    if outdated:
+        names = ", ".join(_text(_name(record)) for record in outdated)
+        parts.append(f"Not shown, compared with another full precision than this one; run the suite again: {names}.")
     parts.append(_footnotes(records, metrics))
     return "\n\n".join(parts) + "\n"
 
@@ -106,7 +115,7 @@ def _footnotes(records: Sequence[Record], metrics: Mapping[str, MetricInfo]) -> 
     if any(figure.low is not None for record in records for figure in record.figures.values()):
         lines.append(
             "- Brackets are 95 % intervals over the drawing of images, paired by noise (delete-a-group jackknife, 20 "
-            "groups). They do not cover calibration or training seeds."
+            "groups), at this number of samples. They do not cover calibration or training seeds."
         )
     lines.append(
         "- MACs quantized: share of the denoiser's multiply-accumulates, attention products included, whose operands "

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qbench.errors import DamagedArtefact, ResultsError
+from qbench.errors import DamagedArtefact
 from qbench.plan import CellPlan, Plan
+from qbench.records import write_bytes
 from qbench.stages.sample import FILE as IMAGES_FILE
 from qbench.stages.sample import Sample
 from qbench.store import Store
@@ -22,9 +24,10 @@ GAP = 4
 
 
 def write_pictures(plan: Plan, store: Store, folder: Path) -> None:
-    """Write ``media/<workload>.s<seed>.png`` for each workload and seed whose images are all in the store.
+    """Write ``media/<workload>.s<seed>.png`` for each workload and seed.
 
-    Cells that failed have no row. A picture that cannot be made whole any more is left as it is.
+    Cells that failed have no row. A picture that could lose a row, because images are no longer in the store, is left
+    as it is.
 
     Raises:
         ResultsError: the folder cannot be written.
@@ -33,9 +36,15 @@ def write_pictures(plan: Plan, store: Store, folder: Path) -> None:
     for planned in plan.cells:
         groups.setdefault((planned.cell.workload_label, planned.cell.seed), []).append(planned)
     for (workload, seed), cells in groups.items():
-        rows = {_label(planned): images for planned in cells if (images := _first_images(planned, store)) is not None}
-        if rows:
+        images = {_label(planned): _first_images(planned, store) for planned in cells}
+        rows = {label: found for label, found in images.items() if found is not None}
+        gone = any(images[_label(planned)] is None and _is_complete(planned, store) for planned in cells)
+        if rows and not gone:
             _write(rows, folder / "media" / f"{workload}.s{seed}.png")
+
+
+def _is_complete(planned: CellPlan, store: Store) -> bool:
+    return all(store.has(target.kind, target.digest) for target in planned.targets)
 
 
 def _label(planned: CellPlan) -> str:
@@ -73,12 +82,6 @@ def _write(rows: dict[str, NDArray[uint8]], path: Path) -> None:
             tile = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).convert("RGB")
             tile = tile.resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
             sheet.paste(tile, (LABEL_WIDTH + column * step_x, top))
-    aside = path.with_name(f".{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(aside, format="PNG", optimize=True)
-        aside.replace(path)
-    except OSError as error:
-        raise ResultsError(
-            f"{path} cannot be written ({error.strerror}): name another folder with --results"
-        ) from error
+    content = BytesIO()
+    sheet.save(content, format="PNG", optimize=True)
+    write_bytes(path, content.getvalue())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qbench.cell import cell_id
 from qbench.errors import ResultsError
 from qbench.records import MetricInfo, Record, read_record, write_text
 from qbench.results.markdown import suite_markdown
@@ -25,11 +26,14 @@ class SuiteResults:
     Attributes:
         folder: where they lie.
         records: in the order of the suite.
+        outdated: records that were compared with another full precision than the one in the folder; they are named
+            under the table and are no rows of it.
         unreadable: what is wrong with files that are no records.
     """
 
     folder: Path
     records: tuple[Record, ...]
+    outdated: tuple[Record, ...]
     unreadable: tuple[str, ...]
 
     @property
@@ -45,8 +49,8 @@ class SuiteResults:
             for name, info in record.metrics.items():
                 if found.setdefault(name, info) != info:
                     raise ResultsError(
-                        f"{self.folder}: {name!r} stands for two protocols, in {_name(source[name])} "
-                        f"({_protocol(found[name])}) and in {_name(record)} ({_protocol(info)}); "
+                        f"{self.folder}: {name!r} stands for two protocols, in {cell_id(source[name].key)} "
+                        f"({_protocol(found[name])}) and in {cell_id(record.key)} ({_protocol(info)}); "
                         "run the suite again or move one of them to a folder of its own"
                     )
                 source.setdefault(name, record)
@@ -62,7 +66,14 @@ def read_suite_results(folder: Path) -> SuiteResults:
         except ResultsError as error:
             unreadable.append(str(error))
     records.sort(key=lambda record: (record.suite.position, record.key))
-    return SuiteResults(folder, tuple(records), tuple(unreadable))
+    baselines = {(record.workload, record.seed): record.digest for record in records if record.is_full_precision}
+    outdated = [
+        record
+        for record in records
+        if baselines.get((record.workload, record.seed), record.baseline) != record.baseline
+    ]
+    current = [record for record in records if record not in outdated]
+    return SuiteResults(folder, tuple(current), tuple(outdated), tuple(unreadable))
 
 
 def write_suite_tables(folder: Path) -> SuiteResults:
@@ -76,7 +87,7 @@ def write_suite_tables(folder: Path) -> SuiteResults:
     write_text(folder / "table.csv", _csv(table_frame(results.records, list(metrics))))
     write_text(folder / "costs.csv", _csv(costs_frame(results.records)))
     write_text(folder / "protocols.json", json.dumps(_protocols(metrics), indent=1, sort_keys=True) + "\n")
-    write_text(folder / "table.md", suite_markdown(results.records, metrics))
+    write_text(folder / "table.md", suite_markdown(results.records, metrics, results.outdated))
     return results
 
 
@@ -151,7 +162,3 @@ def _protocol(info: MetricInfo) -> str:
     extractor = info.description.get("extractor") or {}
     weights = ", ".join(digest[:12] for digest in extractor.get("weights", {}).values())
     return info.protocol + (f", weights {weights}" if weights else "")
-
-
-def _name(record: Record) -> str:
-    return f"{record.workload}.{record.label}.{record.bits}.s{record.seed}"

@@ -208,7 +208,7 @@ def _prepare(assignment: Assignment, work: Work, target: Target) -> tuple[QuantM
 
 
 def _check_grids(model: QuantModel, method: Method) -> None:
-    """Refuse grids of more bits than the harness gave, and grids that hold NaN or infinity."""
+    """Refuse what cannot be stored and loaded to the bit, and more bits than the harness gave."""
     for name, layer in model.layers.items():
         for what, grid, given in (
             ("weight", layer.weight_grid, layer.bits.weights),
@@ -218,5 +218,8 @@ def _check_grids(model: QuantModel, method: Method) -> None:
                 continue
             if given == FULL_PRECISION_BITS or grid.bits > given:
                 raise StageError(f"{method.name} gave the {what} of {name!r} {grid.bits} bits where {given} are due")
-            if not bool(grid.scale.isfinite().all() and grid.zero_point.isfinite().all()):
-                raise StageError(f"{method.name} gave the {what} of {name!r} a grid that is not finite")
+            fault = grid.fault(layer.weight.shape if what == "weight" else None)
+            if fault:
+                raise StageError(f"{method.name} gave the {what} of {name!r} a grid {fault}")
+        if not bool(layer.weight.isfinite().all()):
+            raise StageError(f"the weight of {name!r} is not finite after {method.name}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from qbench.errors import StageError
 from qbench.stages.quantize import Quantized
 from qbench.stages.stage import Stage, Work
 from qbench.stages.trajectory import batches
@@ -65,7 +66,11 @@ class Sample(Stage):
         return self.quantized.inputs()
 
     def compute(self, work: Work) -> None:
-        """Write uint8 images [count, channels, height, width]."""
+        """Write uint8 images [count, channels, height, width].
+
+        Raises:
+            StageError: the denoiser's output or an image is not finite.
+        """
         import numpy as np
         import torch
 
@@ -84,7 +89,10 @@ class Sample(Stage):
                 indices = range(self.start + batch.start, self.start + batch.stop)
                 noise = NoiseSource(self.workload.latent_shape, self.seed, Purpose.EVALUATION, indices)
                 latents = sample(denoiser, sampler, noise, device, lambda _, x: work.report(len(x)))
-                images[batch.start : batch.stop] = to_uint8(denoiser.codec.decode(latents)).cpu().numpy()
+                decoded = denoiser.codec.decode(latents)
+                if not bool(decoded.isfinite().all()):
+                    raise StageError(f"decoded images {indices.start} to {indices.stop - 1} are not finite")
+                images[batch.start : batch.stop] = to_uint8(decoded).cpu().numpy()
         np.save(work.folder / FILE, images, allow_pickle=False)
 
 

@@ -75,7 +75,9 @@ class Score(Stage):
         return named
 
     def compute(self, work: Work) -> None:
-        """Write ``score.json``: value, delta, low, high, samples; what does not exist is null.
+        """Write ``score.json``: value, samples, delta, low, high; what does not exist is left out.
+
+        The difference of a metric that compares with full precision is the figure itself.
 
         Raises:
             StageError: the figure is not finite.
@@ -93,19 +95,21 @@ class Score(Stage):
             return self.metric.compute(rows[keep], reference)
 
         def difference(keep: NDArray[bool_]) -> float:
+            if self.metric.against is Against.FULL_PRECISION:  # the figure is a difference already
+                return value(samples, keep)
             return value(samples, keep) - value(baseline, keep)
 
-        figure = value(samples, everything)
-        if not math.isfinite(figure):
-            raise StageError(f"{self.metric.name} is {figure}: it has no value for these images")
-        score: dict[str, float | int | None] = dict.fromkeys(("delta", "low", "high"))
-        score |= {"value": figure, "samples": len(samples)}
+        score: dict[str, float] = {"value": value(samples, everything), "samples": len(samples)}
         if not self.is_full_precision:
-            score["delta"] = delta = difference(everything)
-            interval = paired_interval(delta, difference, len(samples))
+            score["delta"] = difference(everything)
+            interval = paired_interval(score["delta"], difference, len(samples))
             if interval is not None:
                 score |= {"low": interval.low, "high": interval.high}
-        (work.folder / FILE).write_text(json.dumps(score, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        for name, number in score.items():
+            if not math.isfinite(number):
+                raise StageError(f"{self.metric.name} is not finite for these images ({name}: {number})")
+        text = json.dumps(score, indent=1, sort_keys=True, allow_nan=False)
+        (work.folder / FILE).write_text(text + "\n", encoding="utf-8")
 
     def _rows(self, work: Work, prefix: str) -> NDArray[float64]:
         import numpy as np

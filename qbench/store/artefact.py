@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qbench.errors import DamagedArtefact
-from qbench.identity import file_digest
+from qbench.errors import DamagedArtefact, DataError
+from qbench.identity import digest, file_digest
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -59,17 +59,20 @@ class Artefact:
         return self.folder / name
 
     def check(self) -> None:
-        """Compare every file with the manifest.
+        """Compare every file with the manifest, and the manifest with the address.
 
         Raises:
-            DamagedArtefact: a file is missing, unreadable or another than was written.
+            DamagedArtefact: a file is missing, unreadable or another than was written, or the description is not the
+                one that the address was taken of.
         """
+        if digest(self.manifest.description) != self.manifest.digest:
+            raise DamagedArtefact(f"{self.folder / MANIFEST} does not describe what its address says")
         for name, expected in self.manifest.files.items():
             path = self.folder / name
             try:
                 actual = file_digest(path)
-            except OSError as error:
-                raise DamagedArtefact(f"{path} cannot be read ({error.strerror})") from error
+            except DataError as error:
+                raise DamagedArtefact(str(error)) from error
             if actual != expected:
                 raise DamagedArtefact(f"{path} is not the file that was written")
 

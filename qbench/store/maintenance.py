@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qbench.errors import DamagedArtefact
-from qbench.identity import digest
 from qbench.store.artefact import read_artefact
 from qbench.store.store import Store, translated_errors
 
@@ -55,7 +54,8 @@ def collect_garbage(store: Store, older_than_days: float | None = None) -> int:
     """Remove what was left half-written or set aside, tracebacks and, if asked, artefacts not newer than some days.
 
     Args:
-        store: the store. Nothing that another process is computing now is touched.
+        store: the store. What another process is computing now is not touched; what it reads may be, and is then
+            computed again.
         older_than_days: also remove whole artefacts of at least this age.
 
     Returns:
@@ -83,10 +83,7 @@ def verify(store: Store) -> Verification:
     sound = 0
     for folder in _folders(store):
         try:
-            artefact = read_artefact(folder)
-            if digest(artefact.manifest.description) != folder.name:
-                raise DamagedArtefact(f"{folder} does not hold what its address says")
-            artefact.check()
+            read_artefact(folder).check()
             sound += 1
         except DamagedArtefact as error:
             store.set_aside(folder.parent.name, folder.name)
@@ -115,4 +112,8 @@ def _remove(folder: Path) -> int:
 
 def _remove_if_free(store: Store, folder: Path) -> int:
     with store.claim(folder.name) as mine:
-        return _remove(folder) if mine else 0
+        if not mine:
+            return 0
+        # By one rename out of the way first: a removal that is interrupted must not leave half an artefact.
+        moved = store.discard(folder)
+        return _remove(moved) if moved else 0

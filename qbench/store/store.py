@@ -16,10 +16,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from qbench.errors import StoreError
-from qbench.store.artefact import MANIFEST, Artefact, Manifest, read_artefact
+from qbench.errors import DamagedArtefact, StoreError
+from qbench.store.artefact import MANIFEST, Artefact, Manifest, read_artefact, write_manifest
 
 ENVIRONMENT_VARIABLE = "QBENCH_STORE"
+NO_ROOM_BYTES = 1_000_000
 
 
 def default_store_path() -> Path:
@@ -37,20 +38,25 @@ class Store:
 
     Args:
         root: the folder; made if it is missing.
+        read_only: only look; nothing is made, and a folder that is not there is an empty store.
 
     Raises:
         StoreError: the folder cannot be made or written.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, read_only: bool = False) -> None:
         self.root = root
         self._checked: set[str] = set()
-        with translated_errors(root):
+        if read_only:
+            return
+        try:
             for name in ("artefacts", "pending", "damaged", "locks", "failures"):
                 (root / name).mkdir(parents=True, exist_ok=True)
             probe = root / "pending" / f"probe-{uuid.uuid4().hex}"
             probe.mkdir()
             probe.rmdir()
+        except OSError as error:
+            raise store_error(error, root) from error
 
     def folder(self, kind: str, digest: str) -> Path:
         """Return where an artefact lies or would lie."""
@@ -80,12 +86,29 @@ class Store:
         """
         return read_artefact(self.folder(kind, digest)).manifest
 
-    def set_aside(self, kind: str, digest: str) -> Path:
-        """Move a damaged artefact out of the way, so that it is computed again; return where it went."""
+    def set_aside(self, kind: str, digest: str) -> None:
+        """Move a damaged artefact out of the way, so that it is computed again.
+
+        Nothing happens if another process computes it now, or has replaced it meanwhile by a sound one.
+        """
         self._checked.discard(digest)
-        target = self.root / "damaged" / f"{kind}-{digest[:16]}-{uuid.uuid4().hex[:8]}"
+        with self.claim(digest) as mine:
+            if not mine:
+                return
+            try:
+                self.get(kind, digest)
+            except DamagedArtefact:
+                self.discard(self.folder(kind, digest))
+
+    def discard(self, folder: Path) -> Path | None:
+        """Move an artefact's folder among the damaged by one rename; return where it went, None if it is gone."""
+        self._checked.discard(folder.name)
+        target = self.root / "damaged" / f"{folder.parent.name}-{folder.name[:16]}-{uuid.uuid4().hex[:8]}"
         with translated_errors(self.root):
-            self.folder(kind, digest).rename(target)
+            try:
+                folder.rename(target)
+            except FileNotFoundError:
+                return None
         return target
 
     def keep_traceback(self, kind: str, digest: str, text: str) -> Path:
@@ -124,57 +147,62 @@ class Store:
             digest: an artefact that the caller has claimed; what a killed process left of it is removed.
 
         Raises:
-            StoreError: the disk is full or the store cannot be written.
+            StoreError: the folder cannot be made. What its user raises is not touched.
         """
         folder = self.root / "pending" / digest
+        with translated_errors(self.root):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
         try:
-            with translated_errors(self.root):
-                shutil.rmtree(folder, ignore_errors=True)
-                folder.mkdir()
-                yield folder
+            yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def publish(self, folder: Path, kind: str, digest: str) -> Artefact:
-        """Put a finished folder, manifest included, in its place by one rename.
+    def publish(self, folder: Path, manifest: Manifest) -> Artefact:
+        """Put a finished folder in its place by one rename, with the manifest that vouches for it.
+
+        Args:
+            folder: from ``pending``, all files written.
+            manifest: says what they are.
 
         Raises:
             StoreError: the store cannot be written.
         """
-        target = self.folder(kind, digest)
+        target = self.folder(manifest.kind, manifest.digest)
         with translated_errors(self.root):
+            write_manifest(folder, manifest)
             for path in [*folder.iterdir(), folder]:
                 _flush(path)
             target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():  # without a manifest, or it would not have been computed
+                self.discard(target)
             folder.rename(target)
             _flush(target.parent)
-        self._checked.add(digest)
+        self._checked.add(manifest.digest)
         return read_artefact(target)
+
+    def is_full(self) -> bool:
+        """Whether so little room is left that a failed write is explained by it."""
+        return shutil.disk_usage(self.root).free < NO_ROOM_BYTES
 
 
 @contextmanager
 def translated_errors(place: Path) -> Iterator[None]:
-    """Turn what the operating system says of a file inside into a StoreError.
-
-    Only errors that carry an error number and concern space or permission are translated; others pass.
-    """
+    """Turn what the operating system says of the store's own files into a StoreError."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _ABOUT_THE_STORE:
-            raise
         raise store_error(error, place) from error
 
 
-_ABOUT_THE_STORE = {
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST,
-    errno.ENAMETOOLONG, errno.EIO,
-}  # fmt: skip
+def is_about_space(error: BaseException) -> bool:
+    """Whether an error says that a disk or quota is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def store_error(error: OSError, place: Path) -> StoreError:
-    """Return the sentence for an error of the operating system at ``place``."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+def store_error(error: OSError | None, place: Path) -> StoreError:
+    """Return the sentence for an error of the operating system at ``place``; None stands for a full disk."""
+    if error is None or is_about_space(error):
         return StoreError(
             f"the disk that holds {place} is full: make room (`qbench store gc` helps) and run the same command again; "
             "what is finished is kept"
