@@ -12,7 +12,7 @@ SOFTMAX_BITS = (*LOW_BITS, 16)
 _NOTATION = re.compile(r"W(\d{1,2})A(\d{1,2})(?:S(\d{1,2}))?")
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class BitWidth:
     """The bits of one cell, written ``W4A8`` or ``W4A8S16``; 32 means left in full precision.
 
