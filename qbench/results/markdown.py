@@ -134,13 +134,10 @@ def _difference(delta: float, low: float | None, high: float | None) -> str:
 
 
 def _round(value: float) -> str:
-    """Four digits behind the point for small figures, two for large ones, more where a figure would vanish."""
-    size = abs(value)
-    if size == 0:
+    """Two digits behind the point as papers have it; three significant digits below 1."""
+    if value == 0:
         return "0"
-    if size >= 1:
-        return f"{value:.2f}"
-    return f"{value:.4f}" if size >= 1e-3 else f"{value:.2e}"
+    return f"{value:.2f}" if abs(value) >= 1 else f"{value:#.3g}"
 
 
 def _name(record: Record) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 COLUMNS = 12
-LABEL_WIDTH = 190
+LABEL_WIDTH = 130
 TARGET_SIDE = 48
 GAP = 4
 
