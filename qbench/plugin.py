@@ -119,8 +119,8 @@ def blaming(who: str) -> Iterator[None]:
     """
     try:
         yield
-    except QbenchError:
+    except (QbenchError, KeyboardInterrupt, GeneratorExit):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # SystemExit, and what extensions derive from nothing else
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise PluginError(f"{who} raises {reason}") from error

@@ -89,7 +89,9 @@ class Catalogue:
             found = importlib.import_module(module_name)
             for part in attribute.split("."):
                 found = getattr(found, part)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit, and what extensions derive from nothing else
             reason = f"{type(error).__name__}: {error}"
             raise PluginError(
                 f"the {self.kind} {name!r} of package {entry.package} cannot be imported ({reason})"

@@ -58,12 +58,7 @@ def read_yaml(path: Path) -> YamlFile:
     text = _read_text(path)
     try:
         _check_bounds(path, text)
-        loader = _Loader(text)
-        try:
-            root = loader.get_single_node()
-            data = None if root is None else loader.construct_document(root)
-        finally:
-            loader.dispose()
+        root, data = _construct(text)
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise SuiteError(f"{path}{line}: not valid YAML ({error.problem})") from None
@@ -80,24 +75,40 @@ def parse_value(text: str) -> Any:
     """
     try:
         _check_bounds(Path("command line"), text)
-        return yaml.load(text, _Loader)
+        return _construct(text)[1]
     except _YAML_ERRORS:
         raise SuiteError(f"{text!r} is not a value in YAML") from None
 
 
-class _Loader(yaml.SafeLoader):
-    """The safe loader, but a key said twice is an error."""
+def _construct(text: str) -> tuple[yaml.Node | None, Any]:
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None, None
+        _refuse_repeated_keys(root, set())
+        return root, loader.construct_document(root)
+    finally:
+        loader.dispose()
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
+
+def _refuse_repeated_keys(node: yaml.Node, seen: set[int]) -> None:
+    """PyYAML lets the last of equal keys win; here that is an error. Aliased nodes are looked at once."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_repeated_keys(item, seen)
+    if isinstance(node, yaml.MappingNode):
+        keys = set()
+        for key, value in node.value:
+            _refuse_repeated_keys(value, seen)
             if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
+                if (key.tag, key.value) in keys:
+                    problem = f"the key {key.value!r} is there twice"
+                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                keys.add((key.tag, key.value))
 
 
 def _read_text(path: Path) -> str:

@@ -67,5 +67,7 @@ class FashionInceptionScore(Metric):
         shifted = samples - samples.max(axis=1, keepdims=True)
         log_probability = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
         probability = np.exp(log_probability)
-        divergence = (probability * (log_probability - np.log(probability.mean(axis=0)))).sum(axis=1)
+        # A class whose probability underflows in every sample adds nothing: p log p goes to 0 with p.
+        mean = np.maximum(probability.mean(axis=0), np.finfo(np.float64).tiny)
+        divergence = (probability * (log_probability - np.log(mean))).sum(axis=1)
         return float(np.exp(divergence.mean()))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def gaussian(features: Array) -> Gaussian:
     """Return mean and covariance of features [count, D], count at least 2."""
-    return Gaussian(features.mean(0), np.cov(features, rowvar=False))
+    return Gaussian(features.mean(0), np.atleast_2d(np.cov(features, rowvar=False)))
 
 
 def frechet_distance(first: Gaussian, second: Gaussian) -> float:

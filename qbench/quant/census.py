@@ -71,7 +71,8 @@ def count_macs(model: QuantModel, x: Tensor, timestep: Tensor) -> dict[str, int]
             keys = queries if context is None else _tokens(context)
             width = module.get_parameter("to_q.weight").shape[0]
             # q k^T and the product with v, over all heads together.
-            macs[f"{name}.attention"] = 2 * queries * keys * width
+            key = f"{name}.attention"
+            macs[key] = macs.get(key, 0) + 2 * queries * keys * width
 
         return hook
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qbench.errors import StageError
 from qbench.quant.grid import AffineGrid
 
 Operation = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -34,7 +35,7 @@ class QuantLayer(nn.Module):
         bits: what the harness gives this layer.
 
     Raises:
-        TypeError: the layer is of another type.
+        StageError: the layer is of another type or pads with something else than zeros.
     """
 
     def __init__(self, original: nn.Module, bits: LayerBits) -> None:
@@ -87,7 +88,7 @@ def _operation(original: nn.Module) -> Operation:
         return functional.linear
     if isinstance(original, nn.Conv1d | nn.Conv2d):
         if original.padding_mode != "zeros":
-            raise TypeError(f"a convolution with padding mode {original.padding_mode!r} cannot be quantized")
+            raise StageError(f"a convolution with padding mode {original.padding_mode!r} cannot be quantized")
         convolve = functional.conv1d if isinstance(original, nn.Conv1d) else functional.conv2d
         stride, padding, dilation, groups = original.stride, original.padding, original.dilation, original.groups
 
@@ -95,4 +96,4 @@ def _operation(original: nn.Module) -> Operation:
             return convolve(x, weight, bias, stride, padding, dilation, groups)
 
         return operation
-    raise TypeError(f"{type(original).__name__} is not a layer that can be quantized")
+    raise StageError(f"a {type(original).__name__} is not a layer that can be quantized")

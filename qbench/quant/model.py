@@ -78,7 +78,9 @@ class QuantModel:
         wrapped: dict[int, QuantLayer] = {}
         # One layer may be held under two names (diffusers' Downsample2D does so): both must show the same wrapper.
         for parent_name, parent in list(self.module.named_modules(remove_duplicate=False)):
-            for child_name, child in list(parent.named_children()):
+            for child_name, child in list(parent._modules.items()):  # named_children() hides second names
+                if child is None:
+                    continue
                 name = f"{parent_name}.{child_name}" if parent_name else child_name
                 if id(child) in wrapped:
                     setattr(parent, child_name, wrapped[id(child)])

@@ -1,8 +1,9 @@
 """Packed checkpoints: integers at b bits a value, with scales and zero points, in one safetensors file."""
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +14,11 @@ from torch import Tensor
 
 from qbench.errors import DataError
 from qbench.quant.grid import AffineGrid
+from qbench.quant.layers import QuantLayer
 from qbench.quant.model import QuantModel
 
-FORMAT = "qbench-packed-1"
+WEIGHTS_FORMAT = "qbench-packed-weights-1"
+INPUT_GRIDS_FORMAT = "qbench-input-grids-1"
 
 
 def pack_bits(integers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
@@ -44,7 +47,7 @@ def save_weights(model: QuantModel, path: Path) -> None:
         path: the safetensors file.
     """
     tensors = {name: tensor.detach().cpu() for name, tensor in _state(model).items()}
-    layout: dict[str, Any] = {}
+    bits: dict[str, int] = {}
     for name, layer in model.layers.items():
         if layer.weight_grid is None:
             continue
@@ -52,10 +55,9 @@ def save_weights(model: QuantModel, path: Path) -> None:
         integers = grid.quantize(layer.weight.detach()).to("cpu", torch.uint8).numpy()
         del tensors[f"{name}.weight"]
         tensors[f"{name}.packed"] = torch.from_numpy(pack_bits(integers, grid.bits))
-        tensors[f"{name}.scale"] = grid.scale.cpu()
-        tensors[f"{name}.zero_point"] = grid.zero_point.cpu().to(torch.uint8)
-        layout[name] = {"bits": grid.bits, "shape": list(layer.weight.shape)}
-    save_file(tensors, path, metadata={"format": FORMAT, "layers": json.dumps(layout, sort_keys=True)})
+        tensors |= _grid_tensors(name, grid)
+        bits[name] = grid.bits
+    _write(path, WEIGHTS_FORMAT, bits, tensors)
 
 
 def load_weights(model: QuantModel, path: Path) -> None:
@@ -64,33 +66,33 @@ def load_weights(model: QuantModel, path: Path) -> None:
     Raises:
         DataError: the file is damaged, of another format, or of another model.
     """
-    layout, tensors = _read(path)
-    state = _state(model)
-    for name, entry in layout.items():
-        layer = model.layers.get(name)
-        if layer is None or list(layer.weight.shape) != entry["shape"]:
-            raise DataError(f"{path} holds the layer {name!r}, which this denoiser has not or has in another shape")
-        scale, zero_point = tensors.pop(f"{name}.scale"), tensors.pop(f"{name}.zero_point").to(torch.float32)
-        integers = unpack_bits(tensors.pop(f"{name}.packed").numpy(), entry["bits"], layer.weight.numel())
-        grid = AffineGrid(entry["bits"], scale, zero_point).to(layer.weight.device)
-        layer.adopt(grid, torch.from_numpy(integers).view(layer.weight.shape))
-        del state[f"{name}.weight"]
-    if tensors.keys() != state.keys():
+    bits, tensors = _read(path, WEIGHTS_FORMAT)
+    expected = {name: tensor.shape for name, tensor in _state(model).items()}
+    for name, width in bits.items():
+        layer = _layer(model, name, path)
+        del expected[f"{name}.weight"]
+        per_channel = (layer.weight.shape[0], *(1,) * (layer.weight.dim() - 1))
+        grid = _pop_grid(tensors, name, width, path, (torch.Size(), torch.Size(per_channel)))
+        packed = tensors.pop(f"{name}.packed", None)
+        count = layer.weight.numel()
+        if packed is None or packed.dtype != torch.uint8 or packed.shape != (math.ceil(count * width / 8),):
+            raise DataError(f"{path} holds no integers of {width} bits for the weight of {name!r}")
+        integers = torch.from_numpy(unpack_bits(packed.numpy(), width, count)).view(layer.weight.shape)
+        layer.adopt(grid.to(layer.weight.device), integers)
+    if {name: tensor.shape for name, tensor in tensors.items()} != expected:
         raise DataError(f"{path} does not fit this denoiser: it holds other tensors")
-    for name, tensor in tensors.items():
-        state[name].data.copy_(tensor)
+    for name, tensor in _state(model).items():
+        if name in tensors:
+            tensor.data.copy_(tensors[name])
 
 
 def save_input_grids(model: QuantModel, path: Path) -> None:
     """Write the grids of all quantized inputs."""
+    grids = {name: layer.input_grid for name, layer in model.layers.items() if layer.input_grid is not None}
     tensors: dict[str, Tensor] = {}
-    bits: dict[str, int] = {}
-    for name, layer in model.layers.items():
-        if layer.input_grid is not None:
-            bits[name] = layer.input_grid.bits
-            tensors[f"{name}.scale"] = layer.input_grid.scale.cpu()
-            tensors[f"{name}.zero_point"] = layer.input_grid.zero_point.cpu()
-    save_file(tensors, path, metadata={"format": FORMAT, "layers": json.dumps(bits, sort_keys=True)})
+    for name, grid in grids.items():
+        tensors |= _grid_tensors(name, grid)
+    _write(path, INPUT_GRIDS_FORMAT, {name: grid.bits for name, grid in grids.items()}, tensors)
 
 
 def load_input_grids(model: QuantModel, path: Path) -> None:
@@ -99,13 +101,12 @@ def load_input_grids(model: QuantModel, path: Path) -> None:
     Raises:
         DataError: the file is damaged, of another format, or of another model.
     """
-    layout, tensors = _read(path)
-    for name, bits in layout.items():
-        layer = model.layers.get(name)
-        if layer is None:
-            raise DataError(f"{path} holds the layer {name!r}, which this denoiser has not")
-        grid = AffineGrid(bits, tensors[f"{name}.scale"], tensors[f"{name}.zero_point"])
-        layer.input_grid = grid.to(layer.weight.device)
+    bits, tensors = _read(path, INPUT_GRIDS_FORMAT)
+    for name, width in bits.items():
+        layer = _layer(model, name, path)
+        layer.input_grid = _pop_grid(tensors, name, width, path, None).to(layer.weight.device)
+    if tensors:
+        raise DataError(f"{path} holds {next(iter(tensors))!r}, which belongs to no grid")
 
 
 def _state(model: QuantModel) -> dict[str, Tensor]:
@@ -113,13 +114,44 @@ def _state(model: QuantModel) -> dict[str, Tensor]:
     return {**dict(model.module.named_parameters()), **dict(model.module.named_buffers())}
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _layer(model: QuantModel, name: str, path: Path) -> QuantLayer:
+    if name not in model.layers:
+        raise DataError(f"{path} holds the layer {name!r}, which this denoiser has not")
+    return model.layers[name]
+
+
+def _grid_tensors(name: str, grid: AffineGrid) -> dict[str, Tensor]:
+    # Copies, since layers may share one grid and a file holds no tensor twice.
+    scale, zero_point = grid.scale.detach().cpu().clone(), grid.zero_point.detach().cpu().to(torch.uint8)
+    return {f"{name}.scale": scale, f"{name}.zero_point": zero_point}
+
+
+def _pop_grid(
+    tensors: dict[str, Tensor], name: str, bits: int, path: Path, shapes: tuple[torch.Size, ...] | None
+) -> AffineGrid:
+    scale, zero_point = tensors.pop(f"{name}.scale", None), tensors.pop(f"{name}.zero_point", None)
+    fits = scale is not None and (shapes is None or scale.shape in shapes)
+    if scale is None or zero_point is None or not fits or zero_point.shape != scale.shape:
+        raise DataError(f"{path} holds no grid of the layer {name!r} that fits this denoiser")
+    return AffineGrid(bits, scale, zero_point.to(torch.float32))
+
+
+def _write(path: Path, kind: str, bits: Mapping[str, int], tensors: dict[str, Tensor]) -> None:
+    # One key only: safetensors writes several in random order, and the same model is to give the same bytes.
+    header = json.dumps({"format": kind, "bits": bits}, sort_keys=True)
+    save_file(tensors, path, metadata={"qbench": header})
+
+
+def _read(path: Path, kind: str) -> tuple[dict[str, int], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            header = json.loads((file.metadata() or {}).get("qbench", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise DataError(f"{path} cannot be read as a packed checkpoint ({error})") from error
-    if metadata.get("format") != FORMAT:
-        raise DataError(f"{path} is not a packed checkpoint of format {FORMAT}")
-    return json.loads(metadata["layers"]), tensors
+    if not isinstance(header, dict) or header.get("format") != kind:
+        raise DataError(f"{path} is not a file of the format {kind}")
+    bits = header.get("bits")
+    if not isinstance(bits, dict) or not all(value in range(1, 9) and value is not True for value in bits.values()):
+        raise DataError(f"{path} does not say how many bits its layers have")
+    return bits, tensors

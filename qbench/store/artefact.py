@@ -95,6 +95,6 @@ def read_artefact(folder: Path) -> Artefact:
         manifest = Manifest(**raw)
     except (OSError, ValueError, TypeError) as error:
         raise DamagedArtefact(f"{path} cannot be read ({error})") from error
-    if manifest.schema != SCHEMA or manifest.digest != folder.name:
+    if manifest.schema != SCHEMA or manifest.digest != folder.name or not isinstance(manifest.files, dict):
         raise DamagedArtefact(f"{path} does not belong to this folder and version")
     return Artefact(folder, manifest)
