@@ -266,7 +266,7 @@ def test_a_missing_file_is_told(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"format": "qbench-packed-0", "layers": "{}"}])
 def test_a_foreign_checkpoint_is_refused(path: Path, metadata: dict[str, str] | None) -> None:
     save_file(denoiser().state_dict(), path, metadata=metadata)
-    assert "is not a packed checkpoint of format qbench-packed-1" in refused(empty(), path)
+    assert "is not a file of the format qbench-KIND-1" in refused(empty(), path)
 
 
 @pytest.mark.parametrize("layers", [None, "no json", "[]", '{"conv_in": 3}', '{"conv_in": {"bits": 4}}'])
