@@ -1,6 +1,7 @@
 """``qbench run``."""
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,8 @@ def run(
 
         return plan(suite, store=store, only=only, overrides=overrides, as_json=as_json)
 
+    # Threads that wait should sleep: spinning ones make two runs on one machine several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     chosen = options.load(suite, only, overrides)
     from qbench.cli.progress import progress
     from qbench.execution.run import run_suite
