@@ -113,8 +113,8 @@ def write_record(record: Record, path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file of the results; see ``write_bytes``."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write a text file of the results; see ``write_bytes``. What is no character is written as an escape."""
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -1,7 +1,7 @@
 """Settings: frozen pydantic models that validate what a suite says, with errors a person can act on."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -105,8 +105,10 @@ def _keys(model: type[BaseModel]) -> list[str]:
 
 
 def _settings_class(annotation: Any) -> type[BaseModel] | None:
-    candidates: Sequence[Any] = (annotation, *get_args(annotation))
-    return next((each for each in candidates if isinstance(each, type) and issubclass(each, BaseModel)), None)
+    """Return the model inside an annotation, however deep in unions, lists and ``Annotated``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for each in get_args(annotation) if (found := _settings_class(each))), None)
 
 
 def _model_at(model: type[BaseModel], location: Location) -> type[BaseModel] | None:

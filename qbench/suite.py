@@ -126,12 +126,10 @@ def _cells_with_includes(
     cells: dict[CellKey, Cell] = {}
     inherited = {key: value for key, value in overrides.items() if key not in ("name", "title", "include")}
     for index, name in enumerate(schema.include):
-        beside = file.path.parent / name
-        path = beside if beside.is_file() else installed_suites().get(name)
+        path = _included(file.path.parent / name, name)
         if path is None:
-            raise SuiteError(
-                f"{file.place(('include', index))}: {beside} does not exist and no such suite is installed"
-            )
+            place = file.place(("include", index))
+            raise SuiteError(f"{place}: {name[:80]!r} is neither a file beside this one nor an installed suite")
         if path.resolve() in (here, *ancestors):
             chain = " -> ".join(each.name for each in (*ancestors, here, path.resolve()))
             raise SuiteError(f"{file.place(('include', index))}: the suites include each other in a circle ({chain})")
@@ -141,6 +139,13 @@ def _cells_with_includes(
     for key, cell in Expansion(schema, file).cells().items():
         _add(cells, key, cell, file.place(()))
     return cells
+
+
+def _included(beside: Path, name: str) -> Path | None:
+    try:
+        return beside if beside.is_file() else installed_suites().get(name)
+    except OSError:  # no file can have such a name
+        return None
 
 
 def _add(cells: dict[CellKey, Cell], key: CellKey, cell: Cell, place: str) -> None:

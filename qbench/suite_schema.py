@@ -17,6 +17,13 @@ def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _characters(text: str) -> str:
+    """Refuse half of a character, which YAML can express and no file can hold."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("holds code points that are no characters")
+    return text
+
+
 def _bits(text: str) -> str:
     """Return the canonical notation of a bit-width."""
     try:
@@ -69,7 +76,7 @@ class SuiteSchema(Settings):
     """
 
     name: Annotated[Label, Field(description="results go to results/<name>")]
-    title: Annotated[str, Field(description="headline of the tables")] = ""
+    title: Annotated[str, AfterValidator(_characters), Field(description="headline of the tables")] = ""
     include: Annotated[tuple[str, ...], Field(description="other suites whose cells are added")] = ()
     workloads: Annotated[
         tuple[Annotated[WorkloadEntry, BeforeValidator(_named)], ...], Field(description="what is quantized")

@@ -9,9 +9,9 @@ import yaml
 from qbench.errors import SuiteError
 from qbench.settings import Location
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 250_000
 MAX_DEPTH = 32
-MAX_NODES = 100_000
+MAX_NODES = 20_000
 
 
 _YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError)

@@ -112,7 +112,7 @@ def test_a_file_has_a_largest_size(path: Path) -> None:
     path.write_text("#" * MAX_BYTES)
     assert read_yaml(path).data is None
     path.write_text("#" * (MAX_BYTES + 1))
-    with pytest.raises(SuiteError, match="larger than 1,000,000 bytes"):
+    with pytest.raises(SuiteError, match="larger than 250,000 bytes"):
         read_yaml(path)
 
 

@@ -1,5 +1,6 @@
 """The entry point ``qbench``. Commands import what they need when they run, so that help answers at once."""
 
+import io
 import sys
 
 import typer
@@ -38,6 +39,9 @@ def _options(version: bool = typer.Option(False, "--version", help="Print the ve
 
 def main() -> None:
     """Run the command line: 0 done, 1 a problem told in one sentence, 2 wrong usage, 3 incomplete, 130 Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a sign shows another, and the run ends well
     try:
         app()
     except QbenchError as error:

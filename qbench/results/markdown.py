@@ -1,8 +1,10 @@
 """The table of a suite in Markdown."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 from qbench.records import Figure, MetricInfo, Record
 
@@ -103,8 +105,14 @@ def conditions(records: Sequence[Record]) -> str:
 
 
 def _sampler(record: Record) -> str:
-    sampler = record.description["workload"]["settings"].get("sampler", {})
-    return f"{str(sampler.get('name', '')).upper()} {sampler.get('steps')} steps, eta {sampler.get('eta'):g}"
+    found: Any = record.description
+    for key in ("workload", "settings", "sampler"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    if not isinstance(found, Mapping):
+        return "sampler not told"
+    name, steps, eta = (found.get(key, "?") for key in ("name", "steps", "eta"))
+    eta = f"{eta:g}" if isinstance(eta, float) else eta
+    return _text(f"{str(name).upper()} {steps} steps, eta {eta}")
 
 
 def _footnotes(records: Sequence[Record], metrics: Mapping[str, MetricInfo]) -> str:
@@ -147,4 +155,4 @@ def _name(record: Record) -> str:
 def _text(text: str) -> str:
     """Escape what Markdown or HTML would read as more than text."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return " ".join(escaped.replace("|", "\\|").replace("`", "\\`").split())
+    return " ".join(re.sub(r"([|`*\[\]])", r"\\\1", escaped).split())

@@ -145,7 +145,11 @@ def _keys(record: Record) -> dict[str, Any]:
 
 
 def _csv(frame: pd.DataFrame) -> str:
-    text: str = frame.map(_number).to_csv(index=False, lineterminator="\n")
+    import pandas as pd
+
+    # Column by column: DataFrame.map would guess types anew and print 8 as 8.0 beside an empty cell.
+    written = {name: pd.Series([_number(value) for value in frame[name]], dtype=object) for name in frame}
+    text: str = pd.DataFrame(written).to_csv(index=False, lineterminator="\n")
     return text
 
 

@@ -142,7 +142,7 @@ def _hardware(recipe: dict[str, Any]) -> str:
 
 def _write_card(folder: Path, name: str, facts: dict[str, Any], text: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / f"{name}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     path = folder / f"{name}.md"
     path.write_text(text, encoding="utf-8")
     return path

@@ -1,0 +1,249 @@
+"""A workload of 500 parameters with methods, metrics and an extractor, good ones and bad ones.
+
+The tests install this as a distribution of its own (see ``plugin_folder`` in conftest.py), so that it comes through
+real entry points. Two environment variables let a test stop a process at a known place:
+
+- ``MICRO_PAUSE`` names the place: ``weights``, ``activations``, ``features`` or ``score``, or ``denoiser-12`` for a
+  batch of 12 images;
+- ``MICRO_MARKER`` names a file that is made as soon as the place is reached, and that the test removes to let the
+  process go on.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
+
+from qbench.errors import DataError
+from qbench.method import BitWidth, CalibrationData, CalibrationRequest, Method, Settings, Target, UniformSteps
+from qbench.metrics.extractor import Extractor
+from qbench.metrics.metric import PIXELS, Against, Gaussian, Metric, Need
+from qbench.workload import (
+    LoadedWorkload,
+    ReferenceSet,
+    SamplerSettings,
+    ScheduleSettings,
+    Workload,
+    WorkloadSettings,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from qbench.metrics.metric import Array
+    from qbench.quant import QuantModel
+
+REFERENCE = Path(__file__).with_name("reference.safetensors")
+"""Statistics of the feature ``pooled``, written by whoever installs the distribution."""
+
+
+def pause(place: str) -> None:
+    """Stop here until the marker is removed or the process is killed, if the environment says so."""
+    if os.environ.get("MICRO_PAUSE") != place:
+        return
+    del os.environ["MICRO_PAUSE"]
+    marker = Path(os.environ["MICRO_MARKER"])
+    marker.touch()
+    while marker.exists():
+        time.sleep(0.01)
+
+
+class MicroSettings(WorkloadSettings):
+    sampler: Annotated[SamplerSettings, Field(description="how images are sampled")] = SamplerSettings(steps=4)
+    gain: Annotated[float, Field(gt=0, description="factor on all weights")] = 1.0
+
+
+class Micro(Workload):
+    settings_class = MicroSettings
+    title = "four layers with fixed random weights"
+    latent_shape = (1, 8, 8)
+    image_shape = (1, 8, 8)
+    schedule = ScheduleSettings(train_steps=40, beta_start=1e-4, beta_end=0.02)
+    parameters = 237
+    settings: MicroSettings
+
+    def weights(self) -> Mapping[str, str]:
+        return {"micro": sha256(b"micro").hexdigest()}
+
+    def load(self) -> LoadedWorkload:
+        from micro_network import Identity, MicroDenoiser
+
+        from qbench.diffusion.structures import Structure
+
+        return LoadedWorkload(
+            MicroDenoiser(self.settings.gain, pause), Structure(boundary_layers=("conv_in", "conv_out")), Identity()
+        )
+
+    def reference(self, extractor: str, extractor_weights: Mapping[str, str]) -> ReferenceSet:
+        if extractor != "micro-pool":
+            raise DataError(f"the workload {self.name!r} has reference statistics for the extractor 'micro-pool' only")
+        return ReferenceSet("micro images", 1000, sha256(REFERENCE.read_bytes()).hexdigest(), str(REFERENCE))
+
+
+class MicroPool(Extractor):
+    """The means of the four quarters."""
+
+    title = "means of the quarters"
+    features: ClassVar = {"pooled": 4}
+    image_shape = (1, 8, 8)
+
+    def weights(self) -> Mapping[str, str]:
+        return {"micro-pool": sha256(b"micro-pool").hexdigest()}
+
+    def load(self, device: torch.device) -> Callable[[Tensor], Mapping[str, Tensor]]:
+        from torch.nn import functional
+
+        def extract(images: Tensor) -> Mapping[str, Tensor]:
+            pause("features")
+            return {"pooled": functional.avg_pool2d(images.to(device).float() / 255, 4).flatten(1)}
+
+        return extract
+
+
+class MicroDistance(Metric):
+    """The squared distance of means."""
+
+    title = "squared distance between mean features"
+    need = Need("micro-pool", "pooled")
+    against = Against.REFERENCE
+    direction = "lower"
+    protocol = "8x8 images, means of the quarters"
+
+    def compute(self, samples: Array, against: Gaussian | Array | None) -> float:
+        pause("score")
+        assert isinstance(against, Gaussian)
+        return float(((samples.mean(0) - against.mean) ** 2).sum())
+
+
+class MicroContrastSettings(Settings):
+    power: Annotated[int, Field(ge=1, description="the moment")] = 2
+
+
+class MicroContrast(Metric):
+    """A moment of the pixels."""
+
+    settings_class = MicroContrastSettings
+    title = "moment of the pixels"
+    need = PIXELS
+    against = Against.NOTHING
+    direction = "higher"
+    protocol = "uint8-rounded 8x8 images"
+    settings: MicroContrastSettings
+
+    def compute(self, samples: Array, against: Gaussian | Array | None) -> float:
+        return float((abs(samples) ** self.settings.power).mean())
+
+
+class NotANumber(MicroContrast):
+    """Has no value for anything."""
+
+    title = "never finite"
+
+    def compute(self, samples: Array, against: Gaussian | Array | None) -> float:
+        return float("nan")
+
+
+class RoundSettings(Settings):
+    calibration: Annotated[UniformSteps, Field(description="what ranges are taken from")] = UniformSteps(
+        steps=2, per_step=8
+    )
+    share: Annotated[float, Field(gt=0, le=1, description="share of the range that is kept")] = 1.0
+
+
+class Round(Method):
+    """Per-channel extremes, made narrower by a setting."""
+
+    settings_class = RoundSettings
+    title = "rounding, for tests"
+    presets: ClassVar = {"tight": {"share": 0.75}, "few": {"calibration": {"per_step": 4}}}
+    settings: RoundSettings
+
+    def calibration(self, target: Target) -> CalibrationRequest | None:
+        return self.settings.calibration if target == "activations" else None
+
+    def quantize_weights(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> None:
+        from qbench import quant
+
+        pause("weights")
+        for layer in model.layers.values():
+            if layer.bits.weights < 32:
+                layer.weight_grid = quant.min_max_per_channel(layer.weight * self.settings.share, layer.bits.weights)
+
+    def quantize_activations(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> None:
+        from qbench import quant
+
+        pause("activations")
+        assert data is not None
+        ranges = {name: quant.RunningMinMax() for name in model.layers}
+        with model.observing(ranges.__getitem__):
+            data.run_through(model)
+        for name, layer in model.layers.items():
+            if layer.bits.activations < 32:
+                layer.input_grid = ranges[name].grid(layer.bits.activations)
+
+
+class OtherRound(Round):
+    """Asks for the same calibration, and is another method."""
+
+    title = "rounding by another name"
+
+
+class Entangled(Round):
+    """Its weights depend on the bits of activations."""
+
+    title = "weights that know of activations"
+    weights_depend_on_activations = True
+
+
+class FourOnly(Round):
+    """Claims four weight bits."""
+
+    title = "four weight bits only"
+    weight_bits = (4,)
+
+
+class Raises(Round):
+    title = "raises"
+
+    def quantize_weights(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> None:
+        raise RuntimeError("no luck with <script>alert(1)</script> | these\nweights")
+
+
+class Exits(Round):
+    title = "ends the process"
+
+    def quantize_weights(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> None:
+        sys.exit(7)
+
+
+class NaNOutput(Round):
+    """Its model puts out NaN."""
+
+    title = "NaN in the output"
+
+    def quantize_weights(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> None:
+        super().quantize_weights(model, data, bits)
+        layer = model.layers["conv_out"]
+        assert layer.bias is not None
+        layer.bias.data.fill_(float("nan"))
+
+
+class NaNGrid(Round):
+    """Its grids are no grids."""
+
+    title = "NaN in the grid"
+
+    def quantize_weights(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> None:
+        from qbench.quant import AffineGrid
+
+        for layer in model.layers.values():
+            low = layer.weight.amin() * float("nan")
+            layer.weight_grid = AffineGrid(layer.bits.weights, low, low)

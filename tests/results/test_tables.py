@@ -1,0 +1,353 @@
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qbench.errors import ResultsError
+from qbench.records import Record
+from qbench.results.tables import read_suite_results, write_suite_tables
+
+MakeRecord = Callable[..., Record]
+WriteRecords = Callable[..., Path]
+FULL = {"label": "full-precision", "bits": "W32A32", "position": 0}
+HOSTILE = "<script>alert(1)</script> a|b `c`\n# not a headline\r\n| x | y |"
+
+
+def rows(folder: Path, name: str = "table.csv") -> list[dict[str, str]]:
+    with (folder / name).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def markdown(folder: Path) -> str:
+    return (folder / "table.md").read_text(encoding="utf-8")
+
+
+def cells(line: str) -> list[str]:
+    """Return the cells of a row in Markdown; an escaped bar separates nothing."""
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    lines = [line for line in markdown(folder).splitlines() if line.startswith("|")]
+    header = cells(lines[0])
+    assert all(len(cells(line)) == len(header) for line in lines)
+    return [dict(zip(header, cells(line), strict=True)) for line in lines[2:]]
+
+
+def failed(make_record: MakeRecord, reason: str, **changes: Any) -> Record:
+    failures = dict.fromkeys(("distance", "mse-to-fp"), reason)
+    return make_record(status="failed", reason=reason, failures=failures, figures={}, profile=None, **changes)
+
+
+class TestCsv:
+    def test_it_has_the_columns_that_the_design_promises(self, make_record: MakeRecord, write_records: WriteRecords):
+        folder = write_records(make_record())
+        write_suite_tables(folder)
+        keys = ["workload", "method", "label", "bits", "boundary_bits", "seed", "status", "samples", "size_mb"]
+        figures = [
+            f"{name}{suffix}" for name in ("distance", "mse-to-fp") for suffix in ("", "_delta", "_low", "_high")
+        ]
+        assert list(rows(folder)[0]) == [*keys, "coverage_macs", *figures]
+
+    def test_it_has_one_row_for_each_cell_in_the_order_of_the_suite(
+        self, make_record: MakeRecord, write_records: WriteRecords
+    ):
+        folder = write_records(
+            make_record("a", position=3),
+            make_record("z", position=1),
+            make_record("m", position=2),
+            make_record(**FULL),
+        )
+        write_suite_tables(folder)
+        assert [row["label"] for row in rows(folder)] == ["full-precision", "z", "m", "a"]
+
+    def test_values_are_what_the_records_say(self, make_record: MakeRecord, write_records: WriteRecords):
+        folder = write_records(make_record(**FULL), make_record(seed=7))
+        write_suite_tables(folder)
+        full, row = rows(folder)
+        assert full | row == row | {
+            "workload": "micro",
+            "method": "round",
+            "label": "round",
+            "bits": "W4A8",
+            "boundary_bits": "8",
+            "seed": "7",
+            "status": "complete",
+            "samples": "12",
+            "size_mb": "0.5",
+            "coverage_macs": "0.75",
+            "distance": "1.5",
+            "distance_delta": "0.25",
+            "distance_low": "0.125",
+            "distance_high": "0.375",
+        }
+        assert (full["method"], full["boundary_bits"], full["distance_delta"], full["mse-to-fp"]) == ("", "", "", "0")
+
+    def test_numbers_have_six_digits_that_matter(self, make_record: MakeRecord, write_records: WriteRecords):
+        figures = {"distance": {"value": 2 / 3, "delta": 1e-9 / 3, "samples": 12}}
+        folder = write_records(make_record(figures=figures))
+        write_suite_tables(folder)
+        assert (rows(folder)[0]["distance"], rows(folder)[0]["distance_delta"]) == ("0.666667", "3.33333e-10")
+
+    def test_failures_and_what_was_not_run_are_told_apart_and_never_0(
+        self, make_record: MakeRecord, write_records: WriteRecords
+    ):
+        pending = make_record("later", status="pending", figures={}, profile=None, position=2)
+        folder = write_records(failed(make_record, "sample: no"), pending)
+        write_suite_tables(folder)
+        bad, later = rows(folder)
+        assert (bad["status"], bad["distance"], bad["mse-to-fp"], bad["distance_delta"]) == (
+            "failed",
+            "failed",
+            "failed",
+            "",
+        )
+        assert (later["status"], later["distance"], later["size_mb"]) == ("pending", "", "")
+
+    def test_it_holds_nothing_that_varies_from_run_to_run(self, make_record: MakeRecord, write_records: WriteRecords):
+        folder = write_records(make_record())
+        write_suite_tables(folder)
+        names = ("table.csv", "table.md", "protocols.json")
+        before = [(folder / name).read_bytes() for name in names]
+        costs = (folder / "costs.csv").read_bytes()
+        stages = [{"stage": "sample", "digest": "1" * 64, "seconds": 99.0, "peak_memory_mb": 1.0}]
+        write_records(make_record(stages=stages, environment={"device": "cuda"}, git={"commit": "f"}))
+        write_suite_tables(folder)
+        assert [(folder / name).read_bytes() for name in names] == before
+        assert (folder / "costs.csv").read_bytes() != costs
+
+
+def test_costs_are_in_a_table_of_their_own(make_record: MakeRecord, write_records: WriteRecords):
+    def stage(kind: str, seconds: float, memory: float) -> dict[str, Any]:
+        return {"stage": kind, "digest": "0" * 64, "seconds": seconds, "peak_memory_mb": memory}
+
+    stages = [stage("sample", 2.0, 50.0), stage("sample", 3.0, 70.0), stage("weights", 0.5, 60.0)]
+    folder = write_records(make_record(**FULL, stages=[stage("sample", 1.0, 10.0)]), make_record(stages=stages))
+    write_suite_tables(folder)
+    full, row = rows(folder, "costs.csv")
+    assert (row["sample_seconds"], row["weights_seconds"], row["peak_memory_mb"], row["device"]) == (
+        "5",
+        "0.5",
+        "70",
+        "cpu",
+    )
+    assert (full["sample_seconds"], full["weights_seconds"]) == ("1", "")
+
+
+def test_protocols_say_what_each_column_stands_for(make_record: MakeRecord, write_records: WriteRecords):
+    folder = write_records(make_record())
+    write_suite_tables(folder)
+    found = json.loads((folder / "protocols.json").read_text())
+    assert list(found) == ["distance", "mse-to-fp"]
+    assert (found["distance"]["direction"], found["distance"]["protocol"]) == ("lower", "P")
+
+
+class TestMarkdown:
+    def test_each_figure_stands_beside_its_difference_from_full_precision(
+        self, make_record: MakeRecord, write_records: WriteRecords
+    ):
+        folder = write_records(make_record(**FULL), make_record())
+        write_suite_tables(folder)
+        full, row = table(folder)
+        assert (full["method"], full["bits"], full["distance ↓"], full["minus full precision"]) == (
+            "full-precision", "W32A32", "1.50", "",
+        )  # fmt: skip
+        assert (row["distance ↓"], row["MB"], row["MACs quantized"]) == ("1.50", "0.50", "75.0 %")
+        assert re.fullmatch(r"\+0\.25\d* \[0\.12\d*, 0\.37\d*\]", row["minus full precision"])
+
+    def test_fidelity_has_an_interval_and_no_difference(self, make_record: MakeRecord, write_records: WriteRecords):
+        folder = write_records(make_record(**FULL), make_record())
+        write_suite_tables(folder)
+        row = table(folder)[1]
+        assert float(row["mse-to-fp ↓"]) == 0.25
+        assert re.fullmatch(r"\[0\.12\d*, 0\.37\d*\]", row["95 %"])
+
+    def test_the_headline_names_the_conditions(self, make_record: MakeRecord, write_records: WriteRecords):
+        folder = write_records(make_record(**FULL), make_record(), make_record(seed=3, position=2))
+        write_suite_tables(folder)
+        text = markdown(folder)
+        assert text.startswith("# A title\n\n## micro\n\n12 samples; DDIM 4 steps, eta 0; seed 0, 3; ")
+        assert "first and last layer at 8 bits" in text
+        assert [row["seed"] for row in table(folder)] == ["0", "0", "3"]
+
+    def test_every_workload_has_a_table_of_its_own(self, make_record: MakeRecord, write_records: WriteRecords):
+        folder = write_records(make_record(), make_record(workload="other", position=2))
+        write_suite_tables(folder)
+        assert re.findall("^## (.*)", markdown(folder), flags=re.MULTILINE) == ["micro", "other"]
+
+    def test_failures_are_visible_with_their_reasons(self, make_record: MakeRecord, write_records: WriteRecords):
+        pending = make_record("later", status="pending", figures={}, profile=None, position=2)
+        folder = write_records(failed(make_record, "sample: out of luck"), pending)
+        write_suite_tables(folder)
+        bad, later = table(folder)
+        assert (bad["distance ↓"], bad["mse-to-fp ↓"], bad["MB"]) == ("failed", "failed", "-")
+        assert (later["distance ↓"], later["MB"]) == ("not run", "-")
+        assert "- round W4A8 on micro, seed 0: sample: out of luck" in markdown(folder)
+
+    @pytest.mark.parametrize("where", ["title", "reason", "protocol"])
+    def test_hostile_text_stays_text(self, where: str, make_record: MakeRecord, write_records: WriteRecords):
+        plain = failed(make_record, "why")
+        raw = plain.model_dump(mode="json")
+        if where == "title":
+            raw["suite"]["title"] = HOSTILE
+        elif where == "protocol":
+            raw["metrics"]["distance"] |= {"protocol": HOSTILE, "title": HOSTILE}
+        else:
+            raw |= {"reason": HOSTILE, "failures": dict.fromkeys(raw["failures"], HOSTILE)}
+        folder = write_records(plain)
+        write_suite_tables(folder)
+        lines = len(markdown(folder).splitlines())
+        folder = write_records(Record.model_validate(raw))
+        write_suite_tables(folder)
+        text = markdown(folder)
+        assert len(text.splitlines()) == lines
+        assert "<script" not in text
+        assert "&lt;script&gt;" in text
+        assert "a\\|b" in text
+        assert not [line for line in text.splitlines() if line.startswith("# not a headline")]
+        assert [row["method"] for row in table(folder)] == ["round"]
+        assert rows(folder)[0]["distance"] == "failed"
+
+    def test_names_that_are_not_unicode_can_be_written(self, make_record: MakeRecord, write_records: WriteRecords):
+        """Python shows the bytes of a file name that is not UTF-8 as lone surrogates."""
+        folder = write_records(failed(make_record, "weights: OSError: '/data/caf\udce9' is not there"))
+        write_suite_tables(folder)
+        assert "is not there" in markdown(folder)
+
+
+class TestStrangers:
+    @pytest.fixture
+    def folder(self, make_record: MakeRecord, write_records: WriteRecords) -> Path:
+        return write_records(make_record(**FULL), make_record())
+
+    @pytest.mark.parametrize("content", ["", "{}", "[1, 2]", '{"schema_version": 99}'])
+    def test_what_is_no_record_is_named_and_breaks_nothing(self, folder: Path, content: str):
+        (folder / "records" / "aaa.json").write_text(content)
+        found = write_suite_tables(folder)
+        assert [reason for reason in found.unreadable if "aaa.json" in reason] == list(found.unreadable) != []
+        assert [row["label"] for row in rows(folder)] == ["full-precision", "round"]
+
+    def test_an_altered_record_is_named_and_not_in_the_table(self, folder: Path):
+        path = folder / "records" / "micro.round.W4A8.s0.json"
+        path.write_text(path.read_text().replace('"steps": 4', '"steps": 5'))
+        found = write_suite_tables(folder)
+        assert len(found.unreadable) == 1
+        assert "altered" in found.unreadable[0]
+        assert [row["label"] for row in rows(folder)] == ["full-precision"]
+
+    @pytest.mark.parametrize(
+        "description",
+        [
+            {},
+            {"workload": "micro"},
+            {"workload": {"settings": {"sampler": 7}}},
+            {"workload": {"settings": {"sampler": {"name": "ddim"}}}},
+        ],
+        ids=["empty", "a name", "no sampler", "no steps"],
+    )
+    def test_a_record_that_somebody_else_made_up_is_named_and_breaks_nothing(
+        self, folder: Path, make_record: MakeRecord, write_records: WriteRecords, description: dict[str, Any]
+    ):
+        """Its digest is right, its description is not what a cell's is."""
+        write_records(make_record("stranger", position=9, description=description))
+        found = write_suite_tables(folder)
+        labels = [row["label"] for row in rows(folder)]
+        assert labels[:2] == ["full-precision", "round"]
+        assert labels[2:] == ["stranger"] or any("stranger" in reason for reason in found.unreadable)
+
+    def test_other_files_are_left_alone(self, folder: Path):
+        for name in (".micro.json.1234", "notes.txt", ".probe-1"):
+            (folder / "records" / name).write_text("{")
+        assert write_suite_tables(folder).unreadable == ()
+
+    def test_a_folder_without_records_has_an_empty_table(self, tmp_path: Path):
+        (tmp_path / "records").mkdir()
+        assert write_suite_tables(tmp_path).records == ()
+        assert markdown(tmp_path) == "No records.\n"
+        assert rows(tmp_path) == []
+
+
+class TestOutdated:
+    """Rows whose difference is from another full precision than the one in the folder."""
+
+    @pytest.fixture
+    def folder(self, make_record: MakeRecord, write_records: WriteRecords) -> Path:
+        old = make_record("older", position=2, baseline="f" * 64)
+        return write_records(make_record(**FULL), make_record(), old)
+
+    def test_they_are_named_and_not_in_the_table(self, folder: Path):
+        found = write_suite_tables(folder)
+        assert [record.label for record in found.outdated] == ["older"]
+        assert [row["label"] for row in rows(folder)] == ["full-precision", "round"]
+        assert [row["method"] for row in table(folder)] == ["full-precision", "round"]
+        assert "run the suite again: older W4A8 on micro, seed 0." in markdown(folder)
+
+    def test_another_seed_has_its_own_full_precision(self, make_record: MakeRecord, write_records: WriteRecords):
+        other = make_record("older", seed=1, baseline="f" * 64)
+        folder = write_records(make_record(**FULL), make_record(), other)
+        assert write_suite_tables(folder).outdated == ()
+        assert len(rows(folder)) == 3
+
+
+class TestProtocols:
+    @pytest.fixture
+    def folder(self, make_record: MakeRecord, write_records: WriteRecords) -> Path:
+        raw = make_record("other", position=2).model_dump(mode="json")
+        raw["metrics"]["distance"] |= {
+            "protocol": "Q",
+            "description": {"extractor": {"weights": {"net.safetensors": "ab" * 32}}},
+        }
+        return write_records(make_record(), Record.model_validate(raw))
+
+    def test_two_in_one_column_are_refused_and_both_are_named(self, folder: Path):
+        with pytest.raises(ResultsError, match="'distance' stands for two protocols") as refusal:
+            write_suite_tables(folder)
+        words = str(refusal.value)
+        assert "micro.round.W4A8.s0 (P)" in words
+        assert "micro.other.W4A8.s0 (Q, weights abababababab)" in words
+        assert "\n" not in words
+
+    def test_the_tables_of_before_stay(self, folder: Path):
+        (folder / "table.csv").write_text("before\n")
+        with pytest.raises(ResultsError):
+            write_suite_tables(folder)
+        assert (folder / "table.csv").read_text() == "before\n"
+        assert not (folder / "table.md").exists()
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"direction": "higher"}, {"against": "nothing"}, {"description": {"metric": "m", "revision": 2}}],
+        ids=["direction", "against", "revision"],
+    )
+    def test_whatever_makes_figures_incomparable_counts(
+        self, make_record: MakeRecord, write_records: WriteRecords, change: dict[str, Any]
+    ):
+        raw = make_record("other").model_dump(mode="json")
+        raw["metrics"]["distance"] |= change
+        with pytest.raises(ResultsError, match="two protocols"):
+            write_suite_tables(write_records(make_record(), Record.model_validate(raw)))
+
+    def test_cells_may_have_different_metrics(self, make_record: MakeRecord, write_records: WriteRecords):
+        raw = make_record("other", position=2).model_dump(mode="json")
+        raw["metrics"] = {"mse-to-fp": raw["metrics"]["mse-to-fp"]}
+        raw["figures"] = {"mse-to-fp": raw["figures"]["mse-to-fp"]}
+        folder = write_records(make_record(), Record.model_validate(raw))
+        write_suite_tables(folder)
+        assert [row["distance"] for row in rows(folder)] == ["1.5", ""]
+
+
+def test_reading_keeps_the_order_of_the_suite(make_record: MakeRecord, write_records: WriteRecords):
+    folder = write_records(make_record("b", position=0), make_record("a", position=1))
+    assert [record.label for record in read_suite_results(folder).records] == ["b", "a"]
+
+
+def test_tables_that_say_the_same_are_not_written_again(make_record: MakeRecord, write_records: WriteRecords):
+    folder = write_records(make_record())
+    write_suite_tables(folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.*")}
+    write_suite_tables(folder)
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*.*")} == before
