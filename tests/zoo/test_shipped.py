@@ -1,6 +1,7 @@
 """What lies in the package is what its cards say."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -53,8 +54,7 @@ def test_the_card_describes_the_file(name: str) -> None:
     assert f"{weights_path(name).stat().st_size:,} bytes" in card
     assert f"{parameter_count(LOADERS[name]()):,}" in card
     assert "MIT licence" in card
-    assert "/home/" not in card
-    assert "/work/" not in card
+    assert re.findall(r"(?:^|[\s`(])/\w+/", card) == []  # no path of the machine it was made on
 
 
 @pytest.mark.parametrize("name", MODELS)
