@@ -169,10 +169,17 @@ def _in_order(metrics: Mapping[str, Metric], *cells: Cell) -> list[Metric]:
 def _check_names(path: Path, cells: Collection[Cell]) -> None:
     """Refuse two meanings of one name, and names that one file system may not tell apart."""
     meanings: dict[tuple[str, str], Any] = {}
+    protocols: dict[str, Any] = {}
     ids: dict[str, str] = {}
     for cell in cells:
         meaning = None if cell.method is None else cell.method.describe()
         if meanings.setdefault((cell.workload_label, cell.label), meaning) != meaning:
             raise SuiteError(f"{path}: {cell.label!r} stands for two settings of a method: rename one with 'as'")
+        protocol = (cell.samples, cell.workload.describe())
+        if protocols.setdefault(cell.workload_label, protocol) != protocol:
+            raise SuiteError(
+                f"{path}: {cell.workload_label!r} stands for two workloads, samplers or sample counts: "
+                "rename one with 'as'"
+            )
         if ids.setdefault(cell.id.lower(), cell.id) != cell.id:
             raise SuiteError(f"{path}: the names {cell.id} and {ids[cell.id.lower()]} differ by upper case only")

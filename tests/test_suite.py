@@ -182,6 +182,12 @@ class TestInclude:
         for cell in suite.cells:
             assert {metric.name for metric in cell.metrics} == {"micro-distance", "mse-to-fp", "micro-contrast"}
 
+    @pytest.mark.parametrize("change", [{"samples": 30}, {"steps": 2}])
+    def test_one_workload_is_sampled_in_one_way(self, micro_suite: MicroSuite, change: dict[str, int]):
+        micro_suite("other.yaml", name="other", seeds=[1], **change)
+        with pytest.raises(SuiteError, match="'micro' stands for two workloads, samplers or sample counts"):
+            load_suite(micro_suite(include=["other.yaml"], seeds=[0]))
+
     def test_one_metric_with_two_settings_is_an_error(self, micro_suite: MicroSuite):
         cubic = {"name": "micro-contrast", "settings": {"power": 3}}
         micro_suite("other.yaml", name="other", metrics=[cubic])

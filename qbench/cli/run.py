@@ -67,6 +67,8 @@ def _print(outcome: "Outcome") -> None:
     print_records(outcome.records)
     for path in outcome.strangers:
         typer.echo(f"{path} is no cell of this suite (any more); remove it if its row should go", err=True)
+    for problem in outcome.unreadable:
+        typer.echo(f"not in the table: {problem}", err=True)
     if outcome.failed:
         typer.echo(f"{len(outcome.failed)} of {len(outcome.records)} cells failed", err=True)
     typer.echo(f"{outcome.folder}/table.md", err=True)

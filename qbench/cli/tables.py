@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qbench.records import MetricInfo, Record
-from qbench.results.markdown import ARROW, conditions, figure_text, is_about_quality
+from qbench.results.markdown import ARROW, VARYING, conditions, figure_text, is_about_quality, varying
 
 LOG_WIDTH = 160
 """Width where nobody reads on a terminal."""
@@ -30,12 +30,12 @@ def print_records(records: Sequence[Record]) -> None:
 
 def _rows(records: Sequence[Record], with_intervals: bool) -> list[list[str]]:
     metrics = {name: info for record in records for name, info in record.metrics.items()}
-    several_seeds = len({record.seed for record in records}) > 1
-    header = ["method", "bits", *(["seed"] if several_seeds else []), "MB", "MACs"]
+    columns = varying(records)
+    header = ["method", "bits", *columns, "MB", "MACs"]
     rows = [[*header, *(f"{name} {ARROW[info.direction]}" for name, info in metrics.items())]]
     for record in records:
         profile = record.profile
-        row = [record.label, record.bits, *([str(record.seed)] if several_seeds else [])]
+        row = [record.label, record.bits, *(VARYING[name](record) for name in columns)]
         row += [f"{profile.size_mb:.2f}", f"{100 * profile.coverage_macs:.0f} %"] if profile else ["-", "-"]
         rows.append(row + [_figure(record, name, info, with_intervals) for name, info in metrics.items()])
     return rows

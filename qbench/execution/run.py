@@ -29,11 +29,13 @@ class Outcome:
         folder: the suite's results folder.
         records: one for each cell, in the order of the suite.
         strangers: records in the folder that are no cells of the suite.
+        unreadable: what is wrong with files in the folder that are no records.
     """
 
     folder: Path
     records: tuple[Record, ...]
     strangers: tuple[Path, ...]
+    unreadable: tuple[str, ...]
 
     @property
     def failed(self) -> tuple[Record, ...]:
@@ -82,10 +84,10 @@ def run_suite(suite: Suite, store: Store, results: Path, runtime: Runtime, liste
     executor.run(settled)
     if len(suite.cells) == len(suite.positions):  # a picture of some cells would replace that of all
         write_pictures(plan, store, folder)
-    write_suite_tables(folder)
+    tables = write_suite_tables(folder)
     mine = {record_path(folder, cell_id(key)) for key in suite.positions}
     strangers = sorted(path for path in (folder / "records").glob("*.json") if path not in mine)
-    return Outcome(folder, tuple(records.values()), tuple(strangers))
+    return Outcome(folder, tuple(records.values()), tuple(strangers), tables.unreadable)
 
 
 def _check_writable(folder: Path) -> None:

@@ -2,13 +2,19 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from qbench.records import Figure, MetricInfo, Record
 
 ARROW = {"lower": "↓", "higher": "↑"}
+BOUNDARY = "first, last"
+VARYING: dict[str, Callable[[Record], str]] = {
+    "seed": lambda record: str(record.seed),
+    BOUNDARY: lambda record: "-" if record.boundary_bits is None else f"W{record.boundary_bits}",
+}
+"""Columns that a table has only where its rows differ in them."""
 
 
 def suite_markdown(
@@ -37,7 +43,10 @@ def suite_markdown(
         parts.append("Failed:\n\n" + "\n".join(reasons))
     if outdated:
         names = ", ".join(_text(_name(record)) for record in outdated)
-        parts.append(f"Not shown, compared with another full precision than this one; run the suite again: {names}.")
+        parts.append(
+            "Not shown, sampled in another way than this table or compared with another full precision; "
+            f"run the suite again: {names}."
+        )
     parts.append(_footnotes(records, metrics))
     return "\n\n".join(parts) + "\n"
 
@@ -55,21 +64,20 @@ def figure_text(figure: Figure | None, failed: bool, pending: bool) -> tuple[str
 
 def _table(records: Sequence[Record], metrics: Mapping[str, MetricInfo]) -> str:
     used = [name for name in metrics if any(name in record.metrics for record in records)]
-    several_seeds = len({record.seed for record in records}) > 1
-    header = ["method", "bits", *(["seed"] if several_seeds else []), "MB", "MACs quantized"]
+    header = ["method", "bits", *varying(records), "MB", "MACs quantized"]
     for name in used:
         header.append(f"{name} {ARROW[metrics[name].direction]}")
         if is_about_quality(metrics[name]):
             header.append("minus full precision")
         else:
             header.append("95 %")
-    rows = [_row(record, used, metrics, several_seeds) for record in records]
+    rows = [_row(record, used, metrics, varying(records)) for record in records]
     alignment = ["---"] * 2 + ["---:"] * (len(header) - 2)
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, alignment, *rows])
 
 
-def _row(record: Record, used: Iterable[str], metrics: Mapping[str, MetricInfo], several_seeds: bool) -> list[str]:
-    row = [_text(record.label), record.bits, *([str(record.seed)] if several_seeds else [])]
+def _row(record: Record, used: Iterable[str], metrics: Mapping[str, MetricInfo], columns: Sequence[str]) -> list[str]:
+    row = [_text(record.label), record.bits, *(VARYING[name](record) for name in columns)]
     if record.profile:
         row += [f"{record.profile.size_mb:.2f}", f"{100 * record.profile.coverage_macs:.1f} %"]
     else:
@@ -80,6 +88,17 @@ def _row(record: Record, used: Iterable[str], metrics: Mapping[str, MetricInfo],
             difference = difference.partition(" ")[2]
         row += [value, difference]
     return row
+
+
+def varying(records: Sequence[Record]) -> list[str]:
+    """Return which columns of ``VARYING`` tell rows apart; what is the same everywhere stands above the table."""
+    boundary = {VARYING[BOUNDARY](record) for record in records if _quantizes_weights(record)}
+    several_seeds = len({record.seed for record in records}) > 1
+    return [*(["seed"] if several_seeds else []), *([BOUNDARY] if len(boundary) > 1 else [])]
+
+
+def _quantizes_weights(record: Record) -> bool:
+    return not record.bits.startswith("W32")
 
 
 def is_about_quality(info: MetricInfo) -> bool:
@@ -97,11 +116,17 @@ def conditions(records: Sequence[Record]) -> str:
         f"{' and '.join(str(count) for count in samples)} samples",
         " and ".join(sorted(samplers)),
         f"seed {', '.join(map(str, seeds))}",
-        f"weights of the first and last layer at {' or '.join(map(str, boundary))} bits"
-        if boundary
-        else "no exception for the first and last layer",
+        _boundary_sentence(records, boundary),
     ]
     return "; ".join(sentences) + "."
+
+
+def _boundary_sentence(records: Sequence[Record], boundary: Sequence[int]) -> str:
+    if BOUNDARY in varying(records):
+        return "weights of the first and last layer differ between rows"
+    if boundary:
+        return f"weights of the first and last layer at {boundary[0]} bits"
+    return "no exception for the first and last layer"
 
 
 def _sampler(record: Record) -> str:

@@ -26,8 +26,8 @@ class SuiteResults:
     Attributes:
         folder: where they lie.
         records: in the order of the suite.
-        outdated: records that were compared with another full precision than the one in the folder; they are named
-            under the table and are no rows of it.
+        outdated: records that were compared with another full precision than the one in the folder, or sampled in
+            another way than the others of their workload; they are named under the table and are no rows of it.
         unreadable: what is wrong with files that are no records.
     """
 
@@ -66,14 +66,26 @@ def read_suite_results(folder: Path) -> SuiteResults:
         except ResultsError as error:
             unreadable.append(str(error))
     records.sort(key=lambda record: (record.suite.position, record.key))
+    outdated = _outdated(records)
+    current = [record for record in records if record not in outdated]
+    return SuiteResults(folder, tuple(current), tuple(outdated), tuple(unreadable))
+
+
+def _outdated(records: Sequence[Record]) -> list[Record]:
+    """Return what cannot stand in one table with the first record of its workload and its own full precision."""
+    first: dict[str, Record] = {}
     baselines = {(record.workload, record.seed): record.digest for record in records if record.is_full_precision}
-    outdated = [
+    return [
         record
         for record in records
         if baselines.get((record.workload, record.seed), record.baseline) != record.baseline
+        or _sampled(first.setdefault(record.workload, record)) != _sampled(record)
     ]
-    current = [record for record in records if record not in outdated]
-    return SuiteResults(folder, tuple(current), tuple(outdated), tuple(unreadable))
+
+
+def _sampled(record: Record) -> tuple[int, Any]:
+    """Return what all seeds of a workload must share: the sample count, the model and its sampler."""
+    return record.samples, record.description.get("workload")
 
 
 def write_suite_tables(folder: Path) -> SuiteResults:

@@ -53,7 +53,7 @@ class Score(Stage):
 
     @property
     def work(self) -> float:
-        """Images."""
+        """What its shards count: images, or denoiser calls where it reads images themselves."""
         return sum(shard.work for shard in self.shards)
 
     @property

@@ -4,6 +4,7 @@
 <store>/pending/<digest>/              being written by the holder of its lock; renamed into place when whole
 <store>/damaged/<kind>-<digest>-<n>/   set aside: its files were not the ones that were written
 <store>/locks/<digest>.lock            held by the process that computes the artefact
+<store>/failures/<kind>-<digest>.txt   the traceback of a stage that raised
 """
 
 import errno

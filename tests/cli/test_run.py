@@ -200,6 +200,13 @@ class TestFailures:
         assert "in quantize_weights" in kept.read_text()
 
 
+def test_a_file_that_is_no_record_is_named(qbench: Qbench, finished_suite: Path, workplace: Path):
+    (workplace / "results" / "micro" / "records" / "foreign.json").write_text("{")
+    answer = qbench("run", finished_suite)
+    assert answer.code == 0
+    assert [line for line in answer.err.splitlines() if line.startswith("not in the table:") and "foreign" in line]
+
+
 def test_a_record_that_is_no_cell_any_more_is_named(qbench: Qbench, finished_suite: Path, micro_suite: MicroSuite):
     answer = qbench("run", micro_suite(bits=["W4A8"]))
     assert answer.code == 0

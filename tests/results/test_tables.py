@@ -257,7 +257,8 @@ class TestStrangers:
         found = write_suite_tables(folder)
         labels = [row["label"] for row in rows(folder)]
         assert labels[:2] == ["full-precision", "round"]
-        assert labels[2:] == ["stranger"] or any("stranger" in reason for reason in found.unreadable)
+        told = [record.label for record in found.outdated] + list(found.unreadable)
+        assert labels[2:] == ["stranger"] or any("stranger" in reason for reason in told)
 
     def test_other_files_are_left_alone(self, folder: Path):
         for name in (".micro.json.1234", "notes.txt", ".probe-1"):
@@ -291,6 +292,30 @@ class TestOutdated:
         folder = write_records(make_record(**FULL), make_record(), other)
         assert write_suite_tables(folder).outdated == ()
         assert len(rows(folder)) == 3
+
+    @pytest.mark.parametrize("change", [{"samples": 40}, {"description": {"workload": {"name": "other"}}}])
+    def test_seeds_that_were_not_sampled_alike_do_not_share_a_table(
+        self, make_record: MakeRecord, write_records: WriteRecords, change: dict[str, Any]
+    ):
+        folder = write_records(make_record(**FULL), make_record(), make_record("round", seed=1, **change))
+        assert [record.seed for record in write_suite_tables(folder).outdated] == [1]
+        assert [row["seed"] for row in rows(folder)] == ["0", "0"]
+        assert "Not shown, sampled in another way" in markdown(folder)
+
+
+class TestBoundaryBits:
+    def test_rows_that_differ_in_them_say_so(self, make_record: MakeRecord, write_records: WriteRecords):
+        strict = make_record("strict", position=2, boundary_bits=None)
+        folder = write_records(make_record(**FULL, boundary_bits=None), make_record(boundary_bits=8), strict)
+        write_suite_tables(folder)
+        assert [row["first, last"] for row in table(folder)] == ["-", "W8", "-"]
+        assert "weights of the first and last layer differ between rows" in markdown(folder)
+
+    def test_what_all_share_stands_above(self, make_record: MakeRecord, write_records: WriteRecords):
+        folder = write_records(make_record(**FULL, boundary_bits=None), make_record(boundary_bits=8))
+        write_suite_tables(folder)
+        assert "first, last" not in table(folder)[0]
+        assert "weights of the first and last layer at 8 bits" in markdown(folder)
 
 
 class TestProtocols:
