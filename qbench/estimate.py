@@ -15,9 +15,9 @@ class Estimate:
     """The cost of some stages.
 
     Attributes:
-        seconds: time of those whose kind was computed before.
+        seconds: time of those of which others of their kind and group were computed before.
         peak_memory_mb: the largest peak of earlier stages of these kinds, decimal MB; None if there are none.
-        unknown_kinds: kinds that were never computed.
+        unknown_kinds: kinds of stages for which no time is known.
     """
 
     seconds: float
@@ -50,10 +50,11 @@ class Rates:
         self._add(stage.kind, stage.group, seconds / max(stage.work, 1e-9))
 
     def seconds(self, stage: Stage) -> float | None:
-        """Return what a stage will take: by its group, else by its kind, else unknown."""
-        known = self._rates.get((stage.kind, stage.group)) or [
-            rate for (kind, _), rates in self._rates.items() if kind == stage.kind for rate in rates
-        ]
+        """Return what a stage will take, judged by others of its group; None if there are none.
+
+        Other groups tell nothing: one method's weights take a thousand times as long as another's.
+        """
+        known = self._rates.get((stage.kind, stage.group))
         return median(known) * stage.work if known else None
 
     def estimate(self, stages: Iterable[Stage]) -> Estimate:

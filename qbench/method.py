@@ -1,64 +1,61 @@
 """The contract of a quantization method.
 
-A method fills in grids: ``quantize_weights`` sets ``weight_grid`` and ``quantize_activations`` sets ``input_grid`` on
-the layers of a model. The harness has given every layer its bits before (``layer.bits``); a method may leave layers
-out, and the coverage column shows it. Storing, loading, folding, sampling and scoring are not a method's business.
+A method fills in grids: ``quantize_weights`` sets ``weight_grid`` on the layers of a model, ``quantize_activations``
+sets ``grid`` on its taps, which are the inputs of layers and the operands of attention. The harness has given every
+layer and tap its bits before (``layer.bits``, ``tap.bits``); a method may leave some out, and the coverage column shows
+it. Storing, loading, folding, sampling and scoring are not a method's business.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from qbench.bits import FULL_PRECISION_BITS, LOW_BITS, BitWidth
-from qbench.calibration import CalibrationRequest, UniformSteps
+from qbench.calibration import (
+    CalibrationRequest,
+    GaussianInputs,
+    NoisedImages,
+    NormalSteps,
+    SingleStep,
+    UniformSteps,
+)
 from qbench.plugin import Plugin
+from qbench.quant.data import CalibrationData
 from qbench.settings import NoSettings, Settings
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from qbench.quant import QuantModel
 
 __all__ = [
     "BitWidth",
     "CalibrationData",
     "CalibrationRequest",
+    "GaussianInputs",
     "Method",
     "NoSettings",
+    "NoisedImages",
+    "NormalSteps",
     "Settings",
+    "SingleStep",
     "Target",
     "UniformSteps",
+    "needed",
 ]
 
 Target = Literal["weights", "activations"]
 
 
-@dataclass(frozen=True)
-class CalibrationData:
-    """What the full-precision sampler passed through, as a method asked for it.
+def needed(data: CalibrationData | None) -> CalibrationData:
+    """Return calibration data that were asked for.
 
-    Attributes:
-        x: float32 [count, *latent shape].
-        timesteps: int64 [count].
-        step_indices: int64 [count]; 0 is the noise end.
-        batch_size: rows that fit the device at a time.
-        report: to be called with a number of rows that were worked through, for the progress display.
+    Raises:
+        ValueError: there are none.
     """
-
-    x: Tensor
-    timesteps: Tensor
-    step_indices: Tensor
-    batch_size: int
-    report: Callable[[int], None]
-
-    def run_through(self, model: QuantModel) -> None:
-        """Run a model over all of it, for what the model's observers see."""
-        from qbench.quant.model import run_over
-
-        run_over(model, self.x, self.timesteps, self.batch_size, self.report)
+    if data is None:
+        raise ValueError("this method needs calibration data, and was given none")
+    return data
 
 
 class Method(Plugin):
@@ -107,7 +104,7 @@ class Method(Plugin):
 
     @abstractmethod
     def quantize_activations(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> None:
-        """Set ``input_grid`` on layers.
+        """Set ``grid`` on taps.
 
         Args:
             model: with its weights quantized and folded, if the cell quantizes them.

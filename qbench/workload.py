@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from qbench.diffusion.sampler_settings import SamplerSettings, ScheduleSettings
+from qbench.errors import DataError
 from qbench.plugin import Plugin
 from qbench.settings import Settings
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import nn
 
     from qbench.diffusion.codecs import Codec
     from qbench.diffusion.structures import Structure
 
-__all__ = ["LoadedWorkload", "ReferenceSet", "SamplerSettings", "ScheduleSettings", "Workload", "WorkloadSettings"]
+__all__ = [
+    "ImageSet",
+    "LoadedWorkload",
+    "ReferenceSet",
+    "SamplerSettings",
+    "ScheduleSettings",
+    "Workload",
+    "WorkloadSettings",
+]
 
 
 class WorkloadSettings(Settings):
@@ -35,7 +46,7 @@ class LoadedWorkload:
     Attributes:
         module: the denoiser, float32.
         structure: its layout.
-        codec: from latents to images.
+        codec: between images and latents.
     """
 
     module: nn.Module
@@ -58,6 +69,23 @@ class ReferenceSet:
     samples: int
     digest: str
     path: str
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Real images that methods may be calibrated on.
+
+    Attributes:
+        name: what the images are.
+        count: how many.
+        digest: SHA-256 of whatever holds them.
+        read: from indices below ``count`` to uint8 images [len(indices), *image_shape].
+    """
+
+    name: str
+    count: int
+    digest: str
+    read: Callable[[Sequence[int]], NDArray[np.uint8]]
 
 
 class Workload(Plugin):
@@ -104,6 +132,17 @@ class Workload(Plugin):
         Raises:
             DataError: there are none for this extractor and these weights.
         """
+
+    def calibration_images(self) -> ImageSet:
+        """Return the real images that methods may be calibrated on, without reading any.
+
+        Raises:
+            DataError: it has none.
+        """
+        raise DataError(
+            f"the workload {self.name!r} has no real images to calibrate on, "
+            "so the calibration 'noised-images' cannot be made"
+        )
 
     def describe(self) -> dict[str, Any]:
         """Return what identifies it: as for every plugin, with schedule and weight files."""

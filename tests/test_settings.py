@@ -27,6 +27,27 @@ class Recipe(Settings):
         return self
 
 
+class Even(Settings):
+    kind: Annotated[Literal["even"], Field(description="the kind")] = "even"
+    count: Annotated[int, Field(ge=1, description="how many")] = 2
+    inner: Annotated[Round, Field(description="nested")] = Round()
+
+
+class Odd(Settings):
+    kind: Annotated[Literal["odd"], Field(description="the kind")] = "odd"
+    count: Annotated[int, Field(ge=1, description="how many")] = 2
+    share: Annotated[float, Field(description="which part")] = 0.5
+
+
+Parity = Annotated[Even | Odd, Field(discriminator="kind")]
+
+
+class Choosy(Settings):
+    parity: Annotated[Parity, Field(description="one of two")] = Even()
+    perhaps: Annotated[Parity | None, Field(description="one of two or nothing")] = None
+    several: Annotated[tuple[Parity, ...], Field(description="any number of them")] = ()
+
+
 class Needy(Settings):
     must: Annotated[int, Field(alias="must-be", description="no default")]
 
@@ -61,6 +82,49 @@ def test_what_does_not_fit_is_one_sentence_with_a_place(raw: Any, message: str) 
         validate(Recipe, raw, place)
     assert str(caught.value) == message
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"parity": {"kind": "odd", "shar": 1}}, "top/parity/shar: unknown key 'shar': did you mean 'share'?"),
+        (
+            {"parity": {"kind": "odd", "inner": {}}},
+            "top/parity/inner: unknown key 'inner': known are count, kind, share",
+        ),
+        (
+            {"parity": {"kind": "even", "inner": {"tims": 1}}},
+            "top/parity/inner/tims: unknown key 'tims': did you mean 'times'?",
+        ),
+        (
+            {"parity": {"kind": "odd", "count": 0}},
+            "top/parity/count: input should be greater than or equal to 1, found 0",
+        ),
+        ({"parity": {"kind": "evn"}}, "top/parity/kind: unknown kind 'evn': did you mean 'even'?"),
+        ({"parity": {"kind": 3}}, "top/parity/kind: unknown kind 3: known are even, odd"),
+        ({"parity": {"kind": ["even"]}}, "top/parity/kind: unknown kind ['even']: did you mean 'even'?"),
+        ({"parity": {"count": 3}}, "top/parity: the key 'kind' is missing: known are even, odd"),
+        ({"parity": 3}, "top/parity: input should be keys with values, found 3"),
+        ({"parity": None}, "top/parity: input should be keys with values, found None"),
+        ({"perhaps": {"kind": "odd", "shar": 1}}, "top/perhaps/shar: unknown key 'shar': did you mean 'share'?"),
+        ({"perhaps": {"kind": "od"}}, "top/perhaps/kind: unknown kind 'od': did you mean 'odd'?"),
+        (
+            {"several": [{"kind": "even"}, {"kind": "odd", "shar": 1}]},
+            "top/several/1/shar: unknown key 'shar': did you mean 'share'?",
+        ),
+        ({"several": [{"kind": "od"}]}, "top/several/0/kind: unknown kind 'od': did you mean 'odd'?"),
+    ],
+)
+def test_a_union_is_explained_by_its_kind(raw: Any, message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        validate(Choosy, raw, place)
+    assert str(caught.value) == message
+
+
+def test_the_kind_decides_the_settings() -> None:
+    found = validate(Choosy, {"parity": {"kind": "odd"}, "several": [{"kind": "even", "count": 4}]}, place)
+    assert found == Choosy(parity=Odd(), several=(Even(count=4),))
+    assert validate(Choosy, found.model_dump(), place) == found
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -109,6 +173,19 @@ def test_a_description_has_a_row_for_each_field() -> None:
     assert {row[0] for row in describe(Recipe(perhaps=Round()))} >= {"perhaps.times"}
 
 
+def test_a_union_is_described_with_all_its_kinds() -> None:
+    assert describe(Choosy(parity=Odd(count=7))) == [
+        ("parity.kind", "Literal['even', 'odd']", "odd", "the kind"),
+        ("parity.count", "int", "7", "with odd: how many"),
+        ("parity.share", "float", "0.5", "with odd: which part"),
+        ("parity.count", "int", "2", "with even: how many"),
+        ("parity.inner.times", "int", "1", "with even: how often"),
+        ("perhaps", "Even | Odd | None", "None", "one of two or nothing"),
+        ("several", "tuple[Even | Odd, ...]", "()", "any number of them"),
+    ]
+    assert ("parity.count", "int", "2", "with even, odd: how many") in describe(Choosy())
+
+
 def test_settings_are_laid_over_each_other_key_by_key() -> None:
     base = {"inner": {"times": 1, "also": 2}, "rate": 0.5, "several": [1]}
     assert merged(base, {"inner": {"times": 3}, "several": [2]}) == {
@@ -131,7 +208,7 @@ import sys
 from qbench_methods.linear import Linear
 from qbench.settings import describe, validate
 from qbench.workload import WorkloadSettings
-validate(Linear.settings_class, {"calibration": {"steps": 4}}, str)
+validate(Linear.settings_class, {"calibration": {"kind": "normal-steps", "count": 4}}, str)
 validate(WorkloadSettings, {"sampler": {"steps": 4}}, str)
 describe(Linear.settings_class())
 sys.exit("torch was imported" if "torch" in sys.modules else 0)

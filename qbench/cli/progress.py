@@ -20,6 +20,8 @@ QUIET_SECONDS = 30.0
 """How long a log stays silent within one stage."""
 REFRESH_SECONDS = 0.5
 """How often the estimate on a terminal is renewed within one stage."""
+OWN_PACE_SHARE = 0.05
+"""How much of a stage must be done before its own pace tells when it will end."""
 
 
 @contextmanager
@@ -51,6 +53,7 @@ class _Tracker(Listener):
         self._rates = Rates.of_store(store)
         self.left: dict[str, Stage] = {}
         self.total = 0
+        self._at_work: Stage | None = None
         self._begun = 0.0
         self._done = 0.0
 
@@ -60,10 +63,10 @@ class _Tracker(Listener):
         self.say(f"{len(missing)} of {total} stages to compute")
 
     def started(self, stage: Stage) -> None:
-        self._begun, self._done = time.perf_counter(), 0.0
+        self._at_work, self._begun, self._done = stage, time.perf_counter(), 0.0
 
     def advanced(self, stage: Stage, amount: float) -> None:
-        self._done += amount
+        self._done = min(self._done + amount, stage.work)
 
     def finished(self, stage: Stage, seconds: float) -> None:
         self._rates.observe(stage, seconds)
@@ -86,14 +89,23 @@ class _Tracker(Listener):
         self.say(f"warning: {reason}; it was set aside and is computed again")
 
     def time_left(self) -> str:
-        """Return what is left, in words; empty as long as nothing is known of it."""
-        cost = self._rates.estimate(self.left.values())
-        if not cost.seconds:
+        """Return what is left of the run, in words; empty as long as nothing is known of it."""
+        at_work = self._at_work if self._at_work is not None and self._at_work.digest in self.left else None
+        rest = [stage for stage in self.left.values() if stage is not at_work]
+        own = 0.0 if at_work is None else self._seconds_left(at_work)
+        cost = self._rates.estimate(rest)
+        if not cost.seconds and not own:
             return ""
-        return f"{'more than' if cost.unknown_kinds else 'about'} {duration(max(cost.seconds - self._spent(), 0))} left"
+        is_all_known = own is not None and not cost.unknown_kinds
+        return f"{'about' if is_all_known else 'more than'} {duration(cost.seconds + (own or 0.0))} left"
 
-    def _spent(self) -> float:
-        return time.perf_counter() - self._begun if self._done else 0.0
+    def _seconds_left(self, stage: Stage) -> float | None:
+        """Return what is left of the stage at work, judged by itself once it has come some way."""
+        spent = time.perf_counter() - self._begun
+        if self._done >= OWN_PACE_SHARE * stage.work:
+            return spent * (stage.work / self._done - 1)
+        expected = self._rates.seconds(stage)
+        return None if expected is None else max(expected - spent, 0.0)
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
@@ -115,7 +127,9 @@ class _Lines(_Tracker):
         super().advanced(stage, amount)
         if time.perf_counter() - self._last >= QUIET_SECONDS:
             self._last = time.perf_counter()
-            self.say(f"{stage.kind}: {stage.title}: {min(self._done / stage.work, 1):.0%}")
+            own = self._seconds_left(stage)
+            left = "" if own is None else f", about {duration(own)} left of it"
+            self.say(f"{stage.kind}: {stage.title}: {self._done / stage.work:.0%}{left}")
 
     def finished(self, stage: Stage, seconds: float) -> None:
         super().finished(stage, seconds)
@@ -135,8 +149,8 @@ class _Bars(_Tracker):
     def __init__(self, store: Store, bars: Progress) -> None:
         super().__init__(store)
         self._bars = bars
-        self._run = bars.add_task("stages", total=None, left="")
-        self._stage = bars.add_task("", total=None, visible=False, left="")
+        self._run_bar = bars.add_task("stages", total=None, left="")
+        self._stage_bar = bars.add_task("", total=None, visible=False, left="")
         self._refreshed = 0.0
 
     def planned(self, missing: dict[str, Stage], total: int) -> None:
@@ -146,11 +160,11 @@ class _Bars(_Tracker):
     def started(self, stage: Stage) -> None:
         super().started(stage)
         text = f"{stage.kind}: {stage.title}"
-        self._bars.reset(self._stage, description=text[:70], total=stage.work, visible=True)
+        self._bars.reset(self._stage_bar, description=text[:70], total=stage.work, visible=True)
 
     def advanced(self, stage: Stage, amount: float) -> None:
         super().advanced(stage, amount)
-        self._bars.update(self._stage, advance=amount)
+        self._bars.update(self._stage_bar, advance=amount)
         if time.perf_counter() - self._refreshed >= REFRESH_SECONDS:
             self._refresh()
 
@@ -167,7 +181,7 @@ class _Bars(_Tracker):
         self._refresh()
 
     def waiting(self, stage: Stage) -> None:
-        self._bars.update(self._stage, description=f"waiting for another process: {stage.title}"[:70])
+        self._bars.update(self._stage_bar, description=f"waiting for another process: {stage.title}"[:70])
 
     def say(self, line: str) -> None:
         self._bars.console.print(line, markup=False, highlight=False)
@@ -175,4 +189,4 @@ class _Bars(_Tracker):
     def _refresh(self) -> None:
         self._refreshed = time.perf_counter()
         done = self.total - len(self.left)
-        self._bars.update(self._run, total=self.total, completed=done, left=self.time_left())
+        self._bars.update(self._run_bar, total=self.total, completed=done, left=self.time_left())

@@ -19,6 +19,9 @@ def run(
     results: ResultsOption = options.RESULTS,
     store: StoreOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    cache_gb: Annotated[
+        float, typer.Option(min=0, help="Memory for what calibration keeps at hand; what is more goes to files.")
+    ] = 4.0,
     only: OnlyOption = None,
     overrides: SetOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, like `qbench plan`.")] = False,
@@ -37,7 +40,7 @@ def run(
     from qbench.execution.run import run_suite
     from qbench.stages.stage import Runtime
 
-    runtime = Runtime(device=device)
+    runtime = Runtime(device=device, cache_bytes=int(cache_gb * 1e9))
     if device != "auto":
         runtime.torch_device()
     opened = options.open_store(store)

@@ -8,7 +8,11 @@ from torch.nn import functional
 
 
 class Codec(Protocol):
-    """Decodes latents to images in [-1, 1]."""
+    """Maps images in [-1, 1] to latents and back, each image by itself and without chance."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Map images [batch, channels, height, width] to latents [batch, *latent shape]."""
+        ...
 
     def decode(self, latents: Tensor) -> Tensor:
         """Map latents [batch, *latent shape] to images [batch, channels, height, width]."""

@@ -27,6 +27,13 @@ class Purpose(Enum):
     CALIBRATION = 2
 
 
+class Choice(Enum):
+    """What is chosen at random in calibration. No value is one of ``Purpose``: choices share no address with noise."""
+
+    CALIBRATION_STEP = 3
+    CALIBRATION_IMAGE = 4
+
+
 def normal(
     shape: Sequence[int], *, seed: int, purpose: Purpose, indices: Sequence[int], step: int = INITIAL
 ) -> NDArray[np.float32]:
@@ -47,16 +54,36 @@ def normal(
     return np.stack(rows).reshape(len(rows), *shape) if rows else np.empty((0, *shape), np.float32)
 
 
+def uniform(*, seed: int, choice: Choice, indices: Sequence[int]) -> NDArray[np.float64]:
+    """Return one uniform number for each index, as a choice needs it.
+
+    Args:
+        seed: 0 to 2**64 - 1.
+        choice: what is chosen.
+        indices: of the samples, or of whatever is chosen from, each 0 or more.
+
+    Returns:
+        float64 array [len(indices)], strictly between 0 and 1, on the host.
+    """
+    # The upper 52 bits: half a unit more is still exact, and so neither 0 nor 1 comes out.
+    raw = np.array([_words(1, seed, choice, index, INITIAL)[0] >> np.uint64(12) for index in indices], np.float64)
+    return (raw + 0.5) * 2.0**-52
+
+
 def _normals(count: int, seed: int, purpose: Purpose, index: int, step: int) -> NDArray[np.float32]:
-    if index < 0 or step < INITIAL:
-        raise ValueError(f"noise has no address at sample {index}, step {step}")
-    key = np.array([seed, purpose.value], dtype=np.uint64)
-    counter = np.array([0, index, step + 1, 0], dtype=np.uint64)
     pairs = (count + 1) // 2
-    raw = np.random.Philox(key=key, counter=counter).random_raw(2 * pairs)
+    raw = _words(2 * pairs, seed, purpose, index, step)
     # The upper 53 bits give uniforms in (0, 1]: the logarithm below stays finite.
     uniform = ((raw >> np.uint64(11)) + np.uint64(1)).astype(np.float64) * 2.0**-53
     radius = np.sqrt(-2.0 * np.log(uniform[:pairs]))
     angle = 2.0 * np.pi * uniform[pairs:]
     both = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
     return both[:count].astype(np.float32)
+
+
+def _words(count: int, seed: int, purpose: Purpose | Choice, index: int, step: int) -> NDArray[np.uint64]:
+    if index < 0 or step < INITIAL:
+        raise ValueError(f"noise has no address at sample {index}, step {step}")
+    key = np.array([seed, purpose.value], dtype=np.uint64)
+    counter = np.array([0, index, step + 1, 0], dtype=np.uint64)
+    return np.random.Philox(key=key, counter=counter).random_raw(count)

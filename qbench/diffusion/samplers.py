@@ -1,6 +1,6 @@
 """Samplers: from noise to latents, with every random number addressed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,7 +49,7 @@ class NoiseSource:
     shape: tuple[int, ...]
     seed: int
     purpose: Purpose
-    indices: range
+    indices: Sequence[int]
 
     def at(self, step: int, device: torch.device) -> Tensor:
         """Return the noise of a step, float32 [len(indices), *shape]."""
@@ -89,6 +89,18 @@ class DDIM:
             x = x + variance**0.5 * noise.at(index, x.device)
         return x
 
+    def noised(self, clean: Tensor, noise: Tensor, indices: Sequence[int]) -> Tensor:
+        """Return x at some steps by the forward process q(x_t | x_0) (DDPM, arXiv 2006.11239, equation 4).
+
+        Args:
+            clean: x_0 [batch, *latent shape].
+            noise: standard normal, in the same shape.
+            indices: the step of each row.
+        """
+        alpha = torch.from_numpy(self._alpha[list(indices)]).view(-1, *[1] * (clean.dim() - 1))
+        signal, deviation = (each.sqrt().to(clean) for each in (alpha, 1 - alpha))
+        return signal * clean + deviation * noise
+
 
 def leading_timesteps(train_steps: int, steps: int) -> NDArray[np.int64]:
     """Return ``steps`` descending timesteps, ``train_steps // steps`` apart, that end at 0.
@@ -107,6 +119,7 @@ def sample(
     noise: NoiseSource,
     device: torch.device,
     observe: Callable[[StepContext, Tensor], None] | None = None,
+    stop: int | None = None,
 ) -> Tensor:
     """Run a sampler from its initial noise to the end.
 
@@ -116,6 +129,7 @@ def sample(
         noise: which samples, and their noise.
         device: where to compute.
         observe: called before each step with x_t [batch, *latent shape].
+        stop: a step to end before; it is the last to be observed, and the denoiser is not called at it.
 
     Returns:
         Latents, float32 [batch, *latent shape].
@@ -129,6 +143,8 @@ def sample(
         step = StepContext(index, int(timestep))
         if observe is not None:
             observe(step, x)
+        if index == stop:
+            break
         estimate = denoise(x, step)
         broken = ~estimate.flatten(1).isfinite().all(dim=1)
         broken_at = torch.where(broken & (broken_at == len(sampler)), index, broken_at)

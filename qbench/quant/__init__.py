@@ -8,33 +8,86 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qbench.quant.census import Coverage, coverage
-    from qbench.quant.grid import AffineGrid, grid_from_range
-    from qbench.quant.layers import LayerBits, QuantLayer
+    from qbench.quant.census import Count, Coverage, coverage, take_census
+    from qbench.quant.data import CalibrationData
+    from qbench.quant.grid import AffineGrid, DynamicGrid, Grid, SplitGrid, StepGrid, WeightGrid, grid_from_range
+    from qbench.quant.layers import LayerBits, QuantLayer, Tap
     from qbench.quant.model import QuantModel
-    from qbench.quant.ranges import RunningMinMax, min_max_per_channel
+    from qbench.quant.ranges import (
+        MSESearch,
+        Percentile,
+        RunningAverage,
+        RunningMinMax,
+        min_max_per_channel,
+        mse_per_channel,
+    )
+    from qbench.quant.recipes import ActivationRanges, RoundingRecipe, StepSizeRecipe, WeightRanges
+    from qbench.quant.reconstruction import learn_rounding, learn_step_sizes
+    from qbench.quant.round_to_nearest import set_input_grids, set_weight_grids
 
 _HOMES = {
+    "ActivationRanges": "recipes",
     "AffineGrid": "grid",
+    "CalibrationData": "data",
+    "Count": "census",
     "Coverage": "census",
+    "DynamicGrid": "grid",
+    "Grid": "grid",
     "LayerBits": "layers",
+    "MSESearch": "ranges",
+    "Percentile": "ranges",
     "QuantLayer": "layers",
     "QuantModel": "model",
+    "RoundingRecipe": "recipes",
+    "RunningAverage": "ranges",
     "RunningMinMax": "ranges",
+    "SplitGrid": "grid",
+    "StepGrid": "grid",
+    "StepSizeRecipe": "recipes",
+    "Tap": "layers",
+    "WeightGrid": "grid",
+    "WeightRanges": "recipes",
     "coverage": "census",
     "grid_from_range": "grid",
+    "learn_rounding": "reconstruction",
+    "learn_step_sizes": "reconstruction",
     "min_max_per_channel": "ranges",
+    "mse_per_channel": "ranges",
+    "set_input_grids": "round_to_nearest",
+    "set_weight_grids": "round_to_nearest",
+    "take_census": "census",
 }
 __all__ = [
+    "ActivationRanges",
     "AffineGrid",
+    "CalibrationData",
+    "Count",
     "Coverage",
+    "DynamicGrid",
+    "Grid",
     "LayerBits",
+    "MSESearch",
+    "Percentile",
     "QuantLayer",
     "QuantModel",
+    "RoundingRecipe",
+    "RunningAverage",
     "RunningMinMax",
+    "SplitGrid",
+    "StepGrid",
+    "StepSizeRecipe",
+    "Tap",
+    "WeightGrid",
+    "WeightRanges",
     "coverage",
     "grid_from_range",
+    "learn_rounding",
+    "learn_step_sizes",
     "min_max_per_channel",
+    "mse_per_channel",
+    "set_input_grids",
+    "set_weight_grids",
+    "take_census",
 ]
 
 

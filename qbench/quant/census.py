@@ -1,5 +1,6 @@
 """What a denoiser consists of: weights and multiply-accumulates, layer by layer."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,8 +8,27 @@ import torch
 from torch import Tensor, nn
 
 from qbench.bits import FULL_PRECISION_BITS
-from qbench.quant.layers import QuantLayer
+from qbench.diffusion.structures import Context, Structure
+from qbench.quant.attention import is_attention
+from qbench.quant.layers import is_quantizable
 from qbench.quant.model import QuantModel
+
+
+@dataclass(frozen=True)
+class Count:
+    """One layer, or one of the two products of an attention.
+
+    Attributes:
+        name: the layer, or ``<attention>.qk`` for the scores and ``<attention>.sv`` for the product with the values.
+        operands: names of the activations that enter: the layer itself, or the two operands' taps.
+        parameters: entries of the weight; 0 for a product of two activations.
+        macs: multiply-accumulates in one call of the denoiser on one sample.
+    """
+
+    name: str
+    operands: tuple[str, ...]
+    parameters: int
+    macs: int
 
 
 @dataclass(frozen=True)
@@ -20,7 +40,7 @@ class Coverage:
         macs: share of all multiply-accumulates, attention products included, of which every operand that the cell
             wants quantized is: the weight at W4A32, weight and input at W4A8. A product of two activations has no
             weight, so at W4A32 it counts as not quantized.
-        left_out: layers that the method leaves in full precision against the cell's bits.
+        left_out: layers and attention operands that the method leaves in full precision against the cell's bits.
     """
 
     parameters: float
@@ -28,70 +48,83 @@ class Coverage:
     left_out: tuple[str, ...]
 
 
-def coverage(model: QuantModel, x: Tensor, timestep: Tensor) -> Coverage:
-    """Count what is quantized in one call of the model.
+def take_census(
+    module: nn.Module, structure: Structure, x: Tensor, timesteps: Tensor, context: Context | None = None
+) -> tuple[Count, ...]:
+    """Count every convolution, linear layer and attention product of a denoiser that nobody has wrapped yet.
 
     Args:
-        model: with the grids that it samples with.
+        module: the denoiser as it was trained.
+        structure: its layout.
         x: one example input [1, *latent shape].
-        timestep: [1].
-    """
-    macs = count_macs(model, x, timestep)
-    left_out = model.left_out()
-    quantized = [name for name in model.layers if name not in left_out and _has_low_bits(model.layers[name])]
-    weights = sum(layer.weight.numel() for layer in model.layers.values() if layer.weight_grid is not None)
-    total = sum(parameter.numel() for parameter in model.module.parameters())
-    return Coverage(weights / total, sum(macs[name] for name in quantized) / sum(macs.values()), tuple(left_out))
-
-
-def count_macs(model: QuantModel, x: Tensor, timestep: Tensor) -> dict[str, int]:
-    """Return the multiply-accumulates of one call by layer, and those of attention under ``<name>.attention``.
-
-    Args:
-        model: the model; its state does not matter.
-        x: one example input [1, *latent shape].
-        timestep: [1].
+        timesteps: [1].
+        context: what it is conditioned on, one row.
     """
     macs: dict[str, int] = {}
     hooks = []
 
     def count_layer(name: str) -> Any:
         def hook(layer: nn.Module, _: Any, output: Tensor) -> None:
-            assert isinstance(layer, QuantLayer)
-            calls = output.numel() // layer.weight.shape[0]
-            macs[name] = macs.get(name, 0) + calls * layer.weight.numel()
+            weight = layer.get_parameter("weight")
+            macs[name] = macs.get(name, 0) + output.numel() // weight.shape[0] * weight.numel()
 
         return hook
 
     def count_attention(name: str) -> Any:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], keywords: dict[str, Any], _: Any) -> None:
-            hidden = inputs[0]
+        def hook(attention: nn.Module, inputs: tuple[Tensor, ...], keywords: dict[str, Any], _: Any) -> None:
+            hidden = inputs[0] if inputs else keywords["hidden_states"]
             context = keywords.get("encoder_hidden_states")
             queries = _tokens(hidden)
             keys = queries if context is None else _tokens(context)
-            width = module.get_parameter("to_q.weight").shape[0]
-            # q k^T and the product with v, over all heads together.
-            key = f"{name}.attention"
-            macs[key] = macs.get(key, 0) + 2 * queries * keys * width
+            width = attention.get_parameter("to_q.weight").shape[0]
+            macs[name] = macs.get(name, 0) + queries * keys * width
 
         return hook
 
-    for name, layer in model.layers.items():
+    layers = {name: each for name, each in module.named_modules() if is_quantizable(each)}
+    attentions = {name: each for name, each in module.named_modules() if is_attention(each)}
+    for name, layer in layers.items():
         hooks.append(layer.register_forward_hook(count_layer(name)))
-    for name, module in model.module.named_modules():
-        if type(module).__name__ == "Attention":
-            hooks.append(module.register_forward_hook(count_attention(name), with_kwargs=True))
+    for name, attention in attentions.items():
+        hooks.append(attention.register_forward_hook(count_attention(name), with_kwargs=True))
     try:
         with torch.inference_mode():
-            model(x, timestep)
+            structure.call(module, x, timesteps, context or {})
     finally:
         for hook in hooks:
             hook.remove()
-    return macs
+    counts = [
+        Count(name, (name,), layer.get_parameter("weight").numel(), macs.get(name, 0)) for name, layer in layers.items()
+    ]
+    for name in attentions:
+        counts.append(Count(f"{name}.qk", (f"{name}.q", f"{name}.k"), 0, macs.get(name, 0)))
+        counts.append(Count(f"{name}.sv", (f"{name}.softmax", f"{name}.v"), 0, macs.get(name, 0)))
+    return tuple(counts)
 
 
-def _has_low_bits(layer: QuantLayer) -> bool:
-    return min(layer.bits.weights, layer.bits.activations) < FULL_PRECISION_BITS
+def coverage(model: QuantModel, census: Iterable[Count]) -> Coverage:
+    """Return what is quantized of what a census counted.
+
+    Args:
+        model: with the grids that it samples with.
+        census: of the same denoiser, taken before it was wrapped.
+    """
+    counts = list(census)
+    left_out = set(model.left_out())
+    covered = sum(count.macs for count in counts if _is_quantized(model, count, left_out))
+    stored = sum(layer.weight.numel() for layer in model.layers.values() if layer.weight_grid is not None)
+    total = sum(parameter.numel() for parameter in model.module.parameters())
+    return Coverage(stored / total, covered / sum(count.macs for count in counts), tuple(model.left_out()))
+
+
+def _is_quantized(model: QuantModel, count: Count, left_out: set[str]) -> bool:
+    if any(operand in left_out for operand in count.operands):
+        return False
+    bits = [model.taps[operand].bits for operand in count.operands]
+    if count.parameters:
+        bits.append(model.layers[count.name].bits.weights)
+        return min(bits) < FULL_PRECISION_BITS
+    return max(bits) < FULL_PRECISION_BITS
 
 
 def _tokens(hidden: Tensor) -> int:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qbench.errors import StageError
-from qbench.quant.grid import AffineGrid
+from qbench.quant.grid import Grid, WeightGrid
 
 Operation = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -25,56 +25,150 @@ class LayerBits:
     activations: int
 
 
+@dataclass
+class Clock:
+    """Where in the trajectory the model is being called.
+
+    Attributes:
+        steps: sampling steps of the batch's rows [batch], None where nobody said.
+    """
+
+    steps: Tensor | None = None
+
+
+class Tap:
+    """A place where an activation can be observed and quantized: a layer's input or an operand of attention.
+
+    Args:
+        bits: what the harness gives this activation.
+        clock: of the model.
+
+    Attributes:
+        grid: what the activation is rounded to, None for nothing.
+        observer: sees the activation before it is rounded.
+        enabled: whether the grid is in force.
+    """
+
+    def __init__(self, bits: int, clock: Clock | None = None) -> None:
+        self._bits = bits
+        self._clock = clock or Clock()
+        self.grid: Grid | None = None
+        self.observer: Callable[[Tensor], None] | None = None
+        self.enabled = True
+
+    @property
+    def bits(self) -> int:
+        """What the harness gives this activation."""
+        return self._bits
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it does nothing."""
+        return self.observer is None and (self.grid is None or not self.enabled)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return ``x`` [batch, ...], rounded if that is in force."""
+        if self.observer is not None:
+            self.observer(x)
+        if self.grid is None or not self.enabled:
+            return x
+        return self.grid(x, self._clock.steps)
+
+
 class QuantLayer(nn.Module):
     """A convolution or linear layer with an optional grid for its weight and one for its input.
 
-    Parameters keep their names, so a state dict of the original fits.
+    Parameters keep their names, so a state dict of the original fits. The original weight is kept beside the rounded
+    one until the layer is folded, so that the layer can go back to full precision.
 
     Args:
         original: a Conv1d, Conv2d or Linear; its parameters are taken over, not copied.
         bits: what the harness gives this layer.
+        split: the channel of its input where the second half of a concatenation begins, None for no such thing.
+        clock: of the model.
+
+    Attributes:
+        split: as given; a method decides whether it uses it.
+        tap: the input.
+        enabled: whether the weight's grid is in force.
+        learned: the weight while it is being learned, in place of the rounded one.
 
     Raises:
         StageError: the layer is of another type or pads with something else than zeros.
     """
 
-    def __init__(self, original: nn.Module, bits: LayerBits) -> None:
+    def __init__(
+        self, original: nn.Module, bits: LayerBits, split: int | None = None, clock: Clock | None = None
+    ) -> None:
         super().__init__()
         self._operation = _operation(original)
         self.weight: Tensor = original.weight  # type: ignore[assignment]
         self.bias: Tensor | None = original.bias  # type: ignore[assignment]
         self._bits = bits
-        self.weight_grid: AffineGrid | None = None
-        self.input_grid: AffineGrid | None = None
-        self.observer: Callable[[Tensor], None] | None = None
-        self._folded = False
+        self.split = split
+        self.tap = Tap(bits.activations, clock)
+        self.enabled = True
+        self.learned: Tensor | None = None
+        self._grid: WeightGrid | None = None
+        self._rounded: Tensor | None = None
 
     @property
     def bits(self) -> LayerBits:
         """What the harness gives this layer."""
         return self._bits
 
-    def fold(self) -> None:
-        """Round the weight to its grid once and for all, so that no call repeats it."""
-        if self.weight_grid is not None and not self._folded:
-            self.weight.data = self.weight_grid(self.weight.data)
-            self._folded = True
+    @property
+    def weight_grid(self) -> WeightGrid | None:
+        """The weight's grid. Setting it rounds the weight to nearest."""
+        return self._grid
 
-    def adopt(self, grid: AffineGrid, integers: Tensor) -> None:
-        """Take over a stored grid and the integers on it, folded."""
-        self.weight_grid = grid
-        self.weight.data = grid.dequantize(integers.to(self.weight))
-        self._folded = True
+    @weight_grid.setter
+    def weight_grid(self, grid: WeightGrid | None) -> None:
+        self._grid = grid
+        self._rounded = None if grid is None else grid.dequantize(grid.quantize(self.weight.detach()))
+
+    @property
+    def input_grid(self) -> Grid | None:
+        """The input's grid."""
+        return self.tap.grid
+
+    @input_grid.setter
+    def input_grid(self, grid: Grid | None) -> None:
+        self.tap.grid = grid
+
+    @property
+    def rounded(self) -> Tensor:
+        """The weight that the layer computes with when it is quantized: the original one if it has no grid."""
+        return self.weight if self._rounded is None else self._rounded
+
+    def adopt(self, grid: WeightGrid, integers: Tensor) -> None:
+        """Take over a grid together with the integers on it, however they were found.
+
+        Args:
+            grid: the grid.
+            integers: 0 to 2**bits - 1, in the shape of the weight, of any type.
+        """
+        self._grid = grid
+        self._rounded = grid.dequantize(integers.to(self.weight))
+
+    def fold(self) -> None:
+        """Let the rounded weight take the place of the original for good."""
+        if self._rounded is not None:
+            self.weight.data = self._rounded
+            self._rounded = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to ``x``, in the original's shapes."""
-        if self.observer is not None:
-            self.observer(x)
-        if self.input_grid is not None:
-            x = self.input_grid(x)
+        x = self.tap(x)
         weight = self.weight
-        if self.weight_grid is not None and not self._folded:
-            weight = self.weight_grid(weight)
+        if self.learned is not None and self.enabled:
+            weight = self.learned
+        elif self._rounded is not None and self.enabled:
+            weight = self._rounded
+        return self._operation(x, weight, self.bias)
+
+    def apply_to(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Apply the layer to ``x`` with another weight and without a look at the input's grid."""
         return self._operation(x, weight, self.bias)
 
 

@@ -1,34 +1,44 @@
 """A denoiser whose layers can be quantized."""
 
-from collections.abc import Callable, Iterator
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from qbench.bits import FULL_PRECISION_BITS, BitWidth
-from qbench.diffusion.structures import Structure
+from qbench.diffusion.structures import Context, Structure
 from qbench.errors import StageError
-from qbench.quant.layers import LayerBits, QuantLayer, is_quantizable
+from qbench.quant.attention import AttentionTaps, is_attention, tap_attention
+from qbench.quant.data import CalibrationData
+from qbench.quant.layers import Clock, LayerBits, QuantLayer, Tap, is_quantizable
 
 _UNQUANTIZED = (nn.GroupNorm, nn.LayerNorm, nn.Embedding, nn.BatchNorm2d)
 
 
 class QuantModel:
-    """Wraps every convolution and linear layer of a denoiser in place and gives each its bits.
+    """Wraps every convolution, linear layer and attention of a denoiser in place and gives each its bits.
+
+    It runs in full precision inside ``full_precision()``, with chosen layers quantized inside ``quantizing_only()``,
+    and with everything quantized that has a grid otherwise; ``freeze()`` folds the weights for sampling.
 
     Args:
         module: the denoiser, taken over.
         structure: its layout.
-        bits: the cell's bits.
+        bits: the cell's bits; the softmax output has the activations' if no others are named.
         boundary_bits: weight bits of the first and last layer where these are quantized; None makes no exception.
 
     Attributes:
         layers: every wrapped layer by its name in ``module``, in the order of the modules.
+        attentions: the operands of every attention by its name in ``module``.
+        taps: every activation that can be quantized: a layer's input under the layer's name, and the operands of an
+            attention under ``<attention>.q``, ``.k``, ``.softmax`` and ``.v``.
 
     Raises:
-        StageError: a parameter belongs to a layer of a type that is not known, nothing can be quantized, or the
-            structure names a layer that is not there.
+        StageError: a parameter belongs to a layer of a type that is not known, nothing can be quantized, a weight is
+            not finite, or the structure names a layer that is not there.
     """
 
     def __init__(
@@ -38,43 +48,94 @@ class QuantModel:
         self.structure = structure
         self.bits = bits
         self.layers: dict[str, QuantLayer] = {}
-        self._wrap_all(boundary_bits)
+        self.attentions: dict[str, AttentionTaps] = {}
+        self._clock = Clock()
+        self._wrap_layers(boundary_bits)
+        self._tap_attentions()
+        self.taps: dict[str, Tap] = {name: layer.tap for name, layer in self.layers.items()}
+        for name, taps in self.attentions.items():
+            self.taps |= taps.by_name(name)
 
     def left_out(self) -> list[str]:
-        """Return the names of layers whose weight or input stays in full precision against the cell's bits."""
-        return [
+        """Return what stays in full precision against the cell's bits: names of layers and of attention operands."""
+        left = [
             name
             for name, layer in self.layers.items()
-            if (layer.bits.weights < FULL_PRECISION_BITS and layer.weight_grid is None)
-            or (layer.bits.activations < FULL_PRECISION_BITS and layer.input_grid is None)
+            if layer.bits.weights < FULL_PRECISION_BITS and layer.weight_grid is None
         ]
+        left += [name for name, tap in self.taps.items() if tap.bits < FULL_PRECISION_BITS and tap.grid is None]
+        return list(dict.fromkeys(left))
 
     def freeze(self) -> None:
-        """Fold all weights: the state for sampling."""
+        """Fold all weights: the state for sampling. Full precision is gone then."""
         for layer in self.layers.values():
             layer.fold()
 
     @contextmanager
-    def observing(self, make: Callable[[str], Callable[[Tensor], None]]) -> Iterator[None]:
-        """Let an observer see each layer's input, before quantization, while the context lasts.
+    def full_precision(self) -> Iterator[None]:
+        """Let no grid be in force while the context lasts."""
+        with self.quantizing_only(()):
+            yield
+
+    @contextmanager
+    def quantizing_only(self, names: Collection[str]) -> Iterator[None]:
+        """Let only the grids of some layers and attention operands be in force while the context lasts.
 
         Args:
-            make: returns the observer of a layer from its name.
+            names: of layers (weight and input) and of taps.
         """
-        for name, layer in self.layers.items():
-            layer.observer = make(name)
+        parts: list[tuple[str, QuantLayer | Tap]] = [*self.layers.items(), *self.taps.items()]
+        before = [part.enabled for _, part in parts]
+        for name, part in parts:
+            part.enabled = name in names
         try:
             yield
         finally:
-            for layer in self.layers.values():
-                layer.observer = None
+            for (_, part), enabled in zip(parts, before, strict=True):
+                part.enabled = enabled
 
-    def __call__(self, x: Tensor, timestep: Tensor) -> Tensor:
-        """Estimate the noise in ``x`` [batch, *latent shape] at timesteps [batch]."""
-        estimate: Tensor = self.module(x, timestep, return_dict=False)[0]
-        return estimate
+    @contextmanager
+    def observing(self, make: Callable[[str], Callable[[Tensor], None]]) -> Iterator[None]:
+        """Let an observer see each activation that can be quantized, before it is, while the context lasts.
 
-    def _wrap_all(self, boundary_bits: int | None) -> None:
+        Args:
+            make: returns the observer of a tap from its name.
+        """
+        for name, tap in self.taps.items():
+            tap.observer = make(name)
+        try:
+            yield
+        finally:
+            for tap in self.taps.values():
+                tap.observer = None
+
+    @contextmanager
+    def at(self, steps: Tensor | None) -> Iterator[None]:
+        """Tell grids that depend on the step where the rows of a batch come from, while the context lasts."""
+        before, self._clock.steps = self._clock.steps, steps
+        try:
+            yield
+        finally:
+            self._clock.steps = before
+
+    def __call__(
+        self, x: Tensor, timesteps: Tensor, context: Context | None = None, steps: Tensor | None = None
+    ) -> Tensor:
+        """Estimate noise.
+
+        Args:
+            x: [batch, *latent shape].
+            timesteps: [batch].
+            context: what the denoiser is conditioned on.
+            steps: index of the sampling step of each row [batch], for grids that depend on it.
+
+        Returns:
+            The noise in ``x``, in its shape.
+        """
+        with self.at(steps):
+            return self.structure.call(self.module, x, timesteps, context or {})
+
+    def _wrap_layers(self, boundary_bits: int | None) -> None:
         wrapped: dict[int, QuantLayer] = {}
         # One layer may be held under two names (diffusers' Downsample2D does so): both must show the same wrapper.
         for parent_name, parent in list(self.module.named_modules(remove_duplicate=False)):
@@ -85,14 +146,23 @@ class QuantModel:
                 if id(child) in wrapped:
                     setattr(parent, child_name, wrapped[id(child)])
                 elif is_quantizable(child):
-                    layer = QuantLayer(child, self._bits_of(name, boundary_bits))
+                    bits = self._bits_of(name, boundary_bits)
+                    layer = QuantLayer(child, bits, self.structure.splits.get(name), self._clock)
                     wrapped[id(child)] = layer
                     self.layers[name] = layer
                     setattr(parent, child_name, layer)
         self._check_every_parameter_is_accounted_for()
-        absent = [name for name in self.structure.boundary_layers if name not in self.layers]
-        if boundary_bits is not None and absent:
-            raise StageError(f"the denoiser has no layer {absent[0]!r}, which its structure calls first or last")
+        named = [*self.structure.splits, *(() if boundary_bits is None else self.structure.boundary_layers)]
+        absent = next((name for name in named if name not in self.layers), None)
+        if absent is not None:
+            raise StageError(f"the denoiser has no layer {absent!r}, which its structure names")
+
+    def _tap_attentions(self) -> None:
+        activations = self.bits.activations
+        softmax = activations if self.bits.softmax is None else self.bits.softmax
+        for name, module in self.module.named_modules():
+            if is_attention(module):
+                self.attentions[name] = tap_attention(name, module, activations, softmax, self._clock)
 
     def _bits_of(self, name: str, boundary_bits: int | None) -> LayerBits:
         weights = self.bits.weights
@@ -109,23 +179,26 @@ class QuantModel:
                 raise StageError(
                     f"the layer {name!r} is a {type(module).__name__}, which qbench does not know how to account for"
                 )
+        for name, parameter in self.module.named_parameters():
+            if not bool(parameter.isfinite().all()):
+                raise StageError(f"the denoiser's {name!r} holds NaN or infinity, so it cannot be quantized")
 
 
-@torch.inference_mode()
-def run_over(
-    model: QuantModel, x: Tensor, timesteps: Tensor, batch_size: int, report: Callable[[int], None] | None = None
-) -> None:
+@torch.no_grad()
+def run_over(model: QuantModel, data: CalibrationData) -> None:
     """Run a model over calibration data in batches, for what its observers see.
 
     Args:
         model: the model.
-        x: [count, *latent shape].
-        timesteps: [count].
-        batch_size: rows at a time.
-        report: called with the number of rows after each batch.
+        data: the data.
+
+    Raises:
+        ValueError: there are no rows.
     """
-    for start in range(0, len(x), batch_size):
-        rows = x[start : start + batch_size]
-        model(rows, timesteps[start : start + batch_size])
-        if report is not None:
-            report(len(rows))
+    if not len(data):
+        raise ValueError("the calibration data has no rows, so there is nothing to calibrate on")
+    for start in range(0, len(data), data.batch_size):
+        rows = slice(start, start + data.batch_size)
+        context = {name: tensor[rows] for name, tensor in data.context.items()}
+        model(data.x[rows], data.timesteps[rows], context, data.step_indices[rows])
+        data.report(len(data.x[rows]) / len(data))

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from qbench.errors import DataError
-from qbench.quant.grid import AffineGrid
-from qbench.quant.layers import QuantLayer
+from qbench.quant.grid import AffineGrid, Grid, SplitGrid, grid_from_parts
 from qbench.quant.model import QuantModel
 
-WEIGHTS_FORMAT = "qbench-packed-weights-1"
-INPUT_GRIDS_FORMAT = "qbench-input-grids-1"
+WEIGHTS_FORMAT = "qbench-packed-weights-2"
+INPUT_GRIDS_FORMAT = "qbench-input-grids-2"
 
 
 def pack_bits(integers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
@@ -47,38 +47,40 @@ def save_weights(model: QuantModel, path: Path) -> None:
         path: the safetensors file.
     """
     tensors = {name: tensor.detach().cpu() for name, tensor in _state(model).items()}
-    bits: dict[str, int] = {}
+    grids: dict[str, Any] = {}
     for name, layer in model.layers.items():
         if layer.weight_grid is None:
             continue
         grid = layer.weight_grid
-        integers = grid.quantize(layer.weight.detach()).to("cpu", torch.uint8).numpy()
+        integers = grid.quantize(layer.rounded.detach()).to("cpu", torch.uint8).numpy()
         del tensors[f"{name}.weight"]
         tensors[f"{name}.packed"] = torch.from_numpy(pack_bits(integers, grid.bits))
         tensors |= _grid_tensors(name, grid)
-        bits[name] = grid.bits
-    _write(path, WEIGHTS_FORMAT, bits, tensors)
+        grids[name] = grid.config()
+    _write(path, WEIGHTS_FORMAT, grids, tensors)
 
 
 def load_weights(model: QuantModel, path: Path) -> None:
-    """Load what ``save_weights`` wrote: weights come back folded onto their grids, to the bit.
+    """Load what ``save_weights`` wrote: weights come back on their grids, to the bit.
 
     Raises:
         DataError: the file is damaged, of another format, or of another model.
     """
-    bits, tensors = _read(path, WEIGHTS_FORMAT)
+    grids, tensors = _read(path, WEIGHTS_FORMAT)
     expected = {name: tensor.shape for name, tensor in _state(model).items()}
-    for name, width in bits.items():
-        layer = _layer(model, name, path)
+    for name, config in grids.items():
+        layer = model.layers.get(name)
+        if layer is None:
+            raise DataError(f"{path} holds the layer {name!r}, which this denoiser has not")
         del expected[f"{name}.weight"]
-        per_channel = (layer.weight.shape[0], *(1,) * (layer.weight.dim() - 1))
-        grid = _pop_grid(tensors, name, width, path, (torch.Size(), torch.Size(per_channel)))
+        grid = _pop_grid(tensors, name, config, path, layer.weight.shape).to(layer.weight.device)
         packed = tensors.pop(f"{name}.packed", None)
         count = layer.weight.numel()
-        if packed is None or packed.dtype != torch.uint8 or packed.shape != (math.ceil(count * width / 8),):
-            raise DataError(f"{path} holds no integers of {width} bits for the weight of {name!r}")
-        integers = torch.from_numpy(unpack_bits(packed.numpy(), width, count)).view(layer.weight.shape)
-        layer.adopt(grid.to(layer.weight.device), integers)
+        if packed is None or packed.dtype != torch.uint8 or packed.shape != (math.ceil(count * grid.bits / 8),):
+            raise DataError(f"{path} holds no integers of {grid.bits} bits for the weight of {name!r}")
+        integers = torch.from_numpy(unpack_bits(packed.numpy(), grid.bits, count)).view(layer.weight.shape)
+        assert isinstance(grid, AffineGrid | SplitGrid)
+        layer.adopt(grid, integers)
     if {name: tensor.shape for name, tensor in tensors.items()} != expected:
         raise DataError(f"{path} does not fit this denoiser: it holds other tensors")
     for name, tensor in _state(model).items():
@@ -87,12 +89,12 @@ def load_weights(model: QuantModel, path: Path) -> None:
 
 
 def save_input_grids(model: QuantModel, path: Path) -> None:
-    """Write the grids of all quantized inputs."""
-    grids = {name: layer.input_grid for name, layer in model.layers.items() if layer.input_grid is not None}
+    """Write the grids of all quantized activations: inputs of layers and operands of attention."""
+    grids = {name: tap.grid for name, tap in model.taps.items() if tap.grid is not None}
     tensors: dict[str, Tensor] = {}
     for name, grid in grids.items():
         tensors |= _grid_tensors(name, grid)
-    _write(path, INPUT_GRIDS_FORMAT, {name: grid.bits for name, grid in grids.items()}, tensors)
+    _write(path, INPUT_GRIDS_FORMAT, {name: grid.config() for name, grid in grids.items()}, tensors)
 
 
 def load_input_grids(model: QuantModel, path: Path) -> None:
@@ -101,10 +103,12 @@ def load_input_grids(model: QuantModel, path: Path) -> None:
     Raises:
         DataError: the file is damaged, of another format, or of another model.
     """
-    bits, tensors = _read(path, INPUT_GRIDS_FORMAT)
-    for name, width in bits.items():
-        layer = _layer(model, name, path)
-        layer.input_grid = _pop_grid(tensors, name, width, path, None).to(layer.weight.device)
+    grids, tensors = _read(path, INPUT_GRIDS_FORMAT)
+    device = next(iter(model.layers.values())).weight.device
+    for name, config in grids.items():
+        if name not in model.taps:
+            raise DataError(f"{path} holds the activation {name!r}, which this denoiser has not")
+        model.taps[name].grid = _pop_grid(tensors, name, config, path, None).to(device)
     if tensors:
         raise DataError(f"{path} holds {next(iter(tensors))!r}, which belongs to no grid")
 
@@ -114,35 +118,39 @@ def _state(model: QuantModel) -> dict[str, Tensor]:
     return {**dict(model.module.named_parameters()), **dict(model.module.named_buffers())}
 
 
-def _layer(model: QuantModel, name: str, path: Path) -> QuantLayer:
-    if name not in model.layers:
-        raise DataError(f"{path} holds the layer {name!r}, which this denoiser has not")
-    return model.layers[name]
-
-
-def _grid_tensors(name: str, grid: AffineGrid) -> dict[str, Tensor]:
+def _grid_tensors(name: str, grid: Grid) -> dict[str, Tensor]:
     # Copies, since layers may share one grid and a file holds no tensor twice.
-    scale, zero_point = grid.scale.detach().cpu().clone(), grid.zero_point.detach().cpu().to(torch.uint8)
-    return {f"{name}.scale": scale, f"{name}.zero_point": zero_point}
+    tensors = {key: tensor.detach().cpu().clone() for key, tensor in grid.tensors().items()}
+    if "zero_point" in tensors:
+        tensors["zero_point"] = tensors["zero_point"].to(_integer_type(grid.bits))
+    return {f"{name}.{key}": tensor for key, tensor in tensors.items()}
 
 
-def _pop_grid(
-    tensors: dict[str, Tensor], name: str, bits: int, path: Path, shapes: tuple[torch.Size, ...] | None
-) -> AffineGrid:
-    scale, zero_point = tensors.pop(f"{name}.scale", None), tensors.pop(f"{name}.zero_point", None)
-    fits = scale is not None and (shapes is None or scale.shape in shapes)
-    if scale is None or zero_point is None or not fits or zero_point.shape != scale.shape:
-        raise DataError(f"{path} holds no grid of the layer {name!r} that fits this denoiser")
-    return AffineGrid(bits, scale, zero_point.to(torch.float32))
+def _integer_type(bits: int) -> torch.dtype:
+    return torch.uint8 if bits <= 8 else torch.int32
 
 
-def _write(path: Path, kind: str, bits: Mapping[str, int], tensors: dict[str, Tensor]) -> None:
+def _pop_grid(tensors: dict[str, Tensor], name: str, config: Any, path: Path, weight_shape: torch.Size | None) -> Grid:
+    parts = {key: tensors.pop(f"{name}.{key}") for key in ("scale", "zero_point") if f"{name}.{key}" in tensors}
+    try:
+        if "zero_point" in parts:
+            parts["zero_point"] = parts["zero_point"].to(torch.float32)
+        grid = grid_from_parts(config, parts)
+        fault = grid.fault(weight_shape)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise DataError(f"{path} holds no grid of {name!r} that fits this denoiser: {error}") from error
+    if fault is not None:
+        raise DataError(f"{path} holds a grid of {name!r} {fault}")
+    return grid
+
+
+def _write(path: Path, kind: str, grids: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
     # One key only: safetensors writes several in random order, and the same model is to give the same bytes.
-    header = json.dumps({"format": kind, "bits": bits}, sort_keys=True)
+    header = json.dumps({"format": kind, "grids": grids}, sort_keys=True)
     save_file(tensors, path, metadata={"qbench": header})
 
 
-def _read(path: Path, kind: str) -> tuple[dict[str, int], dict[str, Tensor]]:
+def _read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("qbench", "null"))
@@ -151,7 +159,7 @@ def _read(path: Path, kind: str) -> tuple[dict[str, int], dict[str, Tensor]]:
         raise DataError(f"{path} cannot be read as a packed checkpoint ({error})") from error
     if not isinstance(header, dict) or header.get("format") != kind:
         raise DataError(f"{path} is not a file of the format {kind}")
-    bits = header.get("bits")
-    if not isinstance(bits, dict) or not all(value in range(1, 9) and value is not True for value in bits.values()):
-        raise DataError(f"{path} does not say how many bits its layers have")
-    return bits, tensors
+    grids = header.get("grids")
+    if not isinstance(grids, dict) or not all(isinstance(config, dict) for config in grids.values()):
+        raise DataError(f"{path} does not say which grids it holds")
+    return grids, tensors

@@ -30,7 +30,8 @@ class Denoiser:
 
     def __call__(self, x: Tensor, step: StepContext) -> Tensor:
         """Estimate the noise in x [batch, *latent shape]."""
-        return self.model(x, torch.full((len(x),), step.timestep, device=self.device))
+        timesteps = torch.full((len(x),), step.timestep, device=self.device)
+        return self.model(x, timesteps, steps=torch.full((len(x),), step.step_index, device=self.device))
 
 
 def load_denoiser(

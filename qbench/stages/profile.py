@@ -62,17 +62,19 @@ class Profile(Stage):
         """
         import torch
 
-        from qbench.quant.census import coverage
+        from qbench.quant.census import coverage, take_census
         from qbench.stages.denoiser import WEIGHTS, load_denoiser
 
+        plain = self.workload.load()
+        example = torch.zeros(1, *self.workload.latent_shape)
+        census = take_census(plain.module, plain.structure, example, torch.zeros(1, dtype=torch.int64))
         model = load_denoiser(self.workload, torch.device("cpu"), work.inputs, self.bits, self.boundary_bits).model
         if "weights" in work.inputs:
             size = work.inputs["weights"].file(WEIGHTS).stat().st_size
         else:
             tensors = [*model.module.parameters(), *model.module.buffers()]
             size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        example = torch.zeros(1, *self.workload.latent_shape)
-        covered = coverage(model, example, torch.zeros(1, dtype=torch.int64))
+        covered = coverage(model, census)
         profile = {
             "size_mb": size / 1e6,
             "coverage_macs": covered.macs,

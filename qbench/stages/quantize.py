@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from qbench.bits import FULL_PRECISION_BITS, BitWidth
 from qbench.errors import StageError
+from qbench.identity import digest
 from qbench.method import Method, Target
 from qbench.stages.stage import Stage, Work
 from qbench.stages.trajectory import FILE as TRAJECTORY_FILE
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from qbench.method import CalibrationData
-    from qbench.quant import QuantModel
+    from qbench.quant import Grid, QuantModel
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Assignment:
 
     @property
     def group(self) -> str:
-        """One workload and method."""
-        return f"{self.workload.name} {self.method.name}"
+        """One workload and method with its settings."""
+        return f"{self.workload.name} {self.method.name} {digest(self.method.settings.model_dump(mode='json'))[:8]}"
 
     def describe(self, target: Target) -> dict[str, Any]:
         """Return what decides the result for a target."""
@@ -109,7 +110,7 @@ class Weights(Stage):
 
 @dataclass(frozen=True)
 class Activations(Stage):
-    """A method's grids for the inputs of layers.
+    """A method's grids for the inputs of layers and the operands of attention.
 
     Attributes:
         assignment: what the method is to do.
@@ -124,12 +125,6 @@ class Activations(Stage):
     def title(self) -> str:
         """A few words."""
         return _title(self.assignment, "activations")
-
-    @property
-    def work(self) -> float:
-        """Calibration samples."""
-        trajectory = self.assignment.trajectory("activations")
-        return 1.0 if trajectory is None else float(trajectory.size)
 
     @property
     def group(self) -> str:
@@ -203,23 +198,35 @@ def _prepare(assignment: Assignment, work: Work, target: Target) -> tuple[QuantM
     if "trajectory" not in work.inputs:
         return model, None, bits
     found = load_file(work.inputs["trajectory"].file(TRAJECTORY_FILE), device=str(device))
-    data = CalibrationData(found["x"], found["timestep"], found["step_index"], work.runtime.batch_size, work.report)
+    data = CalibrationData(
+        x=found["x"],
+        timesteps=found["timestep"],
+        step_indices=found["step_index"],
+        batch_size=work.runtime.batch_size,
+        report=work.report,
+        seed=assignment.seed,
+        cache_bytes=work.runtime.cache_bytes,
+        scratch=work.folder,
+    )
     return model, data, bits
 
 
 def _check_grids(model: QuantModel, method: Method) -> None:
     """Refuse what cannot be stored and loaded to the bit, and more bits than the harness gave."""
     for name, layer in model.layers.items():
-        for what, grid, given in (
-            ("weight", layer.weight_grid, layer.bits.weights),
-            ("input", layer.input_grid, layer.bits.activations),
-        ):
-            if grid is None:
-                continue
-            if given == FULL_PRECISION_BITS or grid.bits > given:
-                raise StageError(f"{method.name} gave the {what} of {name!r} {grid.bits} bits where {given} are due")
-            fault = grid.fault(layer.weight.shape if what == "weight" else None)
-            if fault:
-                raise StageError(f"{method.name} gave the {what} of {name!r} a grid {fault}")
-        if not bool(layer.weight.isfinite().all()):
+        _check_grid(f"the weight of {name!r}", layer.weight_grid, layer.bits.weights, method, layer.weight.shape)
+        if not bool(layer.rounded.isfinite().all()):
             raise StageError(f"the weight of {name!r} is not finite after {method.name}")
+    for name, tap in model.taps.items():
+        what = "the input of" if name in model.layers else "the attention operand"
+        _check_grid(f"{what} {name!r}", tap.grid, tap.bits, method, None)
+
+
+def _check_grid(what: str, grid: Grid | None, given: int, method: Method, weight_shape: torch.Size | None) -> None:
+    if grid is None:
+        return
+    if given == FULL_PRECISION_BITS or grid.bits > given:
+        raise StageError(f"{method.name} gave {what} {grid.bits} bits where {given} are due")
+    fault = grid.fault(weight_shape)
+    if fault:
+        raise StageError(f"{method.name} gave {what} a grid {fault}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from qbench.identity import digest
+from qbench.quant.data import DEFAULT_CACHE_BYTES
 from qbench.store import Artefact
 
 if TYPE_CHECKING:
@@ -25,10 +26,12 @@ class Runtime:
     Attributes:
         device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
         batch_size: images at a time.
+        cache_bytes: how much of calibration's running state may be kept on the device.
     """
 
     device: str = "auto"
     batch_size: int = DEFAULT_BATCH_SIZE
+    cache_bytes: int = DEFAULT_CACHE_BYTES
 
     def torch_device(self) -> torch.device:
         """Return the device to compute on."""

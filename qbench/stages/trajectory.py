@@ -1,26 +1,28 @@
-"""Stage ``trajectory``: x_t of the full-precision sampler at the steps a method asks for."""
+"""Stage ``trajectory``: x_t of the full-precision sampler, or what a method asks for in its place."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from qbench.calibration import CalibrationRequest
+from qbench.errors import DataError, StageError
 from qbench.stages.stage import Stage, Work
-from qbench.workload import Workload
+from qbench.workload import ImageSet, Workload
 
 FILE = "trajectory.safetensors"
 
 
 @dataclass(frozen=True)
 class Trajectory(Stage):
-    """Calibration data: the same samples at every step of the request, on calibration noise.
+    """Calibration data, on calibration noise.
 
     Attributes:
         workload: with its sampler.
         request: what the method asks for.
-        seed: of the noise.
+        seed: of the noise and of the request's random choices.
     """
 
     workload: Workload
@@ -35,58 +37,79 @@ class Trajectory(Stage):
 
     @property
     def size(self) -> int:
-        """Rows of the data: samples at all steps that are taken."""
-        return len(self.request.step_indices(self.workload.sampler.steps)) * self.request.per_step
+        """Rows of the data."""
+        return self.request.size(self.workload.sampler.steps)
 
     @property
     def work(self) -> float:
-        """Denoiser calls on one sample."""
-        return float(self.request.per_step * self.workload.sampler.steps)
+        """Steps that samples come to on their way; without a sampler, rows."""
+        if self.request.source == "sampler":
+            return float(sum(steps[-1] + 1 for steps in self.steps))
+        return float(self.size)
 
     @property
     def group(self) -> str:
-        """One workload."""
-        return self.workload.name
+        """One workload, and what its data are made from."""
+        name = self.workload.name
+        return name if self.request.source == "sampler" else f"{name} from {self.request.source}"
+
+    @cached_property
+    def steps(self) -> tuple[list[int], ...]:
+        """The steps that each sample is taken at, ascending, by sample index."""
+        from qbench.diffusion.noise import Choice, uniform
+
+        draws = uniform(seed=self.seed, choice=Choice.CALIBRATION_STEP, indices=range(self.request.samples))
+        return tuple(self.request.steps_of(draw, self.workload.sampler.steps) for draw in draws.tolist())
+
+    @property
+    def images(self) -> ImageSet:
+        """The real images to choose from.
+
+        Raises:
+            DataError: the workload has none, or fewer than the request has samples.
+        """
+        found = self.workload.calibration_images()
+        if found.count < self.request.samples:
+            raise DataError(
+                f"the workload {self.workload.name!r} has {found.count} real images to calibrate on and the "
+                f"calibration {self.request.kind!r} asks for {self.request.samples}: ask for fewer"
+            )
+        return found
 
     def parameters(self) -> dict[str, Any]:
-        """Workload with sampler, request, seed."""
-        return {
+        """Workload with sampler, request, seed, and the digest of real images where they are used."""
+        found = {
             "workload": self.workload.describe(),
             "request": self.request.model_dump(mode="json"),
             "seed": self.seed,
         }
+        return found | {"images": self.images.digest} if self.request.source == "images" else found
 
     def compute(self, work: Work) -> None:
-        """Write ``x`` [count, *latent shape], ``timestep`` and ``step_index`` [count], step by step."""
+        """Write ``x`` [count, *latent shape], ``timestep`` and ``step_index`` [count], by step and then by sample.
+
+        Raises:
+            StageError: the denoiser's output or the data are not finite.
+            DataError: real images are missing or not what they should be.
+        """
         import torch
         from safetensors.torch import save_file
 
-        from qbench.diffusion.noise import Purpose
-        from qbench.diffusion.samplers import DDIM, NoiseSource, StepContext, sample
-        from qbench.stages.denoiser import load_denoiser
+        from qbench.diffusion.samplers import DDIM
+        from qbench.stages.calibration_inputs import INPUTS, Wanted
 
-        device = work.runtime.torch_device()
         sampler = DDIM(self.workload.schedule, self.workload.sampler)
-        wanted = self.request.step_indices(len(sampler))
-        seen: dict[int, list[torch.Tensor]] = {index: [] for index in wanted}
-        denoiser = load_denoiser(self.workload, device, {})
+        rows = sorted((step, sample) for sample, steps in enumerate(self.steps) for step in steps)
         with torch.inference_mode():
-            for indices in batches(self.request.per_step, work.runtime.batch_size):
-                noise = NoiseSource(self.workload.latent_shape, self.seed, Purpose.CALIBRATION, indices)
-
-                def observe(step: StepContext, x: torch.Tensor) -> None:
-                    work.report(len(x))
-                    if step.step_index in seen:
-                        seen[step.step_index].append(x.cpu())
-
-                sample(denoiser, sampler, noise, device, observe)
-        per_step = self.request.per_step
-        index = torch.tensor(wanted).repeat_interleave(per_step)
-        tensors = {
-            "x": torch.cat([torch.cat(seen[step]) for step in wanted]),
-            "step_index": index,
-            "timestep": torch.from_numpy(sampler.timesteps)[index],
-        }
+            x = INPUTS[self.request.source](Wanted(self, sampler, rows), work)
+        broken = ~x.flatten(1).isfinite().all(dim=1)
+        if bool(broken.any()):
+            step, sample = rows[int(broken.int().argmax())]
+            raise StageError(
+                f"calibration data are not finite, first at step {step} of {len(sampler)} (sample {sample})"
+            )
+        index = torch.tensor([step for step, _ in rows])
+        tensors = {"x": x, "step_index": index, "timestep": torch.from_numpy(sampler.timesteps)[index]}
         save_file(tensors, work.folder / FILE)
 
 

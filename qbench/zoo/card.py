@@ -11,6 +11,23 @@ Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747), by Zalando SE, 
 10,000 test images of garments, 28x28 grey, ten classes; shrunk here to 16x16 by area averaging and rounded to
 whole grey values once. No other data was used."""
 
+_LICENCE = """\
+The MIT License (MIT). Copyright (c) 2017 Zalando SE, https://tech.zalando.com
+
+Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
+documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
+rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
+persons to whom the Software is furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all copies or substantial portions of the
+Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
+WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR
+COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
+OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE."""
+"""Of the data set; it goes wherever its images go."""
+
 _REPEAT = """\
 The same seed, thread count, machine kind and library versions give the same bytes, also when the run was
 interrupted and resumed."""
@@ -77,6 +94,25 @@ def features_card(facts: Facts) -> str:
         f"float64 mean and covariance (divided by N - 1) of `pooled` and `spatial` over the "
         f"{facts['train_images']:,} training images,\nmade with the weights as shipped:\n\n"
         "```\npython -m qbench.zoo.train reference\n```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def calibration_card(facts: Facts) -> str:
+    """Card of the real images that methods may be calibrated on."""
+    parts = [
+        "# fashion-calibration",
+        f"{facts['images']:,} real images for methods that calibrate `tiny-ddim` on real images: of the "
+        f"{facts['available']:,} training images,\nin their published order, those at the indices "
+        f"floor(i * {facts['available']:,} / {facts['images']:,}). They are among the images that\n"
+        "`tiny-ddim` was trained on and that its samples are compared with.",
+        "| | |\n|---|---|\n"
+        f"| file | `fashion-calibration.safetensors`, uint8, {facts['bytes']:,} bytes |\n"
+        f"| sha256 | `{facts['sha256']}` |\n"
+        f"| images of class 0 to 9 | {', '.join(map(str, facts['per_class']))} |",
+        "## Data\n\n" + _DATA,
+        "```\npython -m qbench.zoo.train calibration-images\n```",
+        "## Licence of the images\n\n" + _LICENCE,
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -1,4 +1,4 @@
-"""From a finished training run to what ships: weights, statistics, measured figures, card and picture."""
+"""From finished training runs and the data to what ships: weights, statistics, images, figures, cards and picture."""
 
 import dataclasses
 import json
@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import torch
 
 from qbench.errors import DataError
 from qbench.identity import file_digest
 from qbench.zoo import figures
-from qbench.zoo.card import features_card, tiny_ddim_card
+from qbench.zoo.calibration_images import spread, write_calibration_images
+from qbench.zoo.card import calibration_card, features_card, tiny_ddim_card
 from qbench.zoo.checkpoint import FILE_NAME
 from qbench.zoo.contact_sheet import SIDE, write_contact_sheet
 from qbench.zoo.fashion_mnist import FashionMnist
@@ -93,6 +95,32 @@ def finish_tiny_ddim(run: Path, sibling: Path | None, test: FashionMnist, to: Pa
     picture = figures.sampled_images(load_tiny_ddim(weights), SIDE * SIDE, max(SAMPLING_STEPS))
     write_contact_sheet(picture, to / "cards" / "tiny-ddim.png")
     return _write_card(to / "cards", "tiny-ddim", facts, tiny_ddim_card(facts))
+
+
+def ship_calibration_images(train: FashionMnist, to: Path) -> Path:
+    """Ships a few real images for methods that calibrate on them.
+
+    Args:
+        train: The training images.
+        to: Gets `weights/` and `cards/`.
+
+    Returns:
+        Path of the card.
+
+    Raises:
+        DataError: There are fewer images than ship.
+    """
+    name = "fashion-calibration"
+    path = to / "weights" / f"{name}.safetensors"
+    written = write_calibration_images(path, train.images)
+    facts = {
+        "sha256": written.digest,
+        "bytes": path.stat().st_size,
+        "images": written.count,
+        "available": len(train.images),
+        "per_class": np.bincount(train.labels[spread(len(train.labels))], minlength=10).tolist(),
+    }
+    return _write_card(to / "cards", name, facts, calibration_card(facts))
 
 
 def _denoiser_figures(weights: Path, test: FashionMnist, to: Path, sampling_steps: Sequence[int]) -> dict[str, Any]:

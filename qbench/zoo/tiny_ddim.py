@@ -11,7 +11,7 @@ from pydantic import Field
 from qbench.diffusion.sampler_settings import SamplerSettings
 from qbench.errors import DataError
 from qbench.identity import file_digest
-from qbench.workload import LoadedWorkload, ReferenceSet, Workload, WorkloadSettings
+from qbench.workload import ImageSet, LoadedWorkload, ReferenceSet, Workload, WorkloadSettings
 from qbench.zoo.paths import weights_path
 
 
@@ -40,10 +40,11 @@ class TinyDDIM(Workload):
     def load(self) -> LoadedWorkload:
         """Load the shipped model."""
         from qbench.diffusion.codecs import PixelUnshuffle
-        from qbench.diffusion.structures import DIFFUSERS_UNET
+        from qbench.diffusion.unet_structure import unet_structure
         from qbench.zoo.networks import load_tiny_ddim
 
-        return LoadedWorkload(load_tiny_ddim(), DIFFUSERS_UNET, PixelUnshuffle(2))
+        unet = load_tiny_ddim()
+        return LoadedWorkload(unet, unet_structure(unet), PixelUnshuffle(2))
 
     def reference(self, extractor: str, extractor_weights: Mapping[str, str]) -> ReferenceSet:
         """Return the shipped statistics of the 60,000 training images under ``fashion``."""
@@ -56,3 +57,9 @@ class TinyDDIM(Workload):
                 f"so a metric on {extractor!r} cannot be computed on it"
             )
         return ReferenceSet(shipped.name, shipped.samples, shipped.sha256, str(shipped.path))
+
+    def calibration_images(self) -> ImageSet:
+        """Return the shipped training images."""
+        from qbench.zoo.calibration_images import read_calibration_images
+
+        return read_calibration_images(weights_path("fashion-calibration"))

@@ -22,6 +22,7 @@ Data = Annotated[
     Path | None, typer.Option(help="Folder with the four Fashion-MNIST .gz files; left out, they are downloaded.")
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder of the run; default ./zoo-out/NAME, with the seed if not 0.")]
+To = Annotated[Path, typer.Option(help="Gets weights/ and cards/; qbench/zoo in a checkout.")]
 Seed = Annotated[int, typer.Option(help="Seed; 0 is the shipped model, others are its siblings.")]
 Iterations = Annotated[int | None, typer.Option(min=1, help="Length of the run; default: the shipped model's.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads; the bytes of the result depend on it.")]
@@ -88,13 +89,27 @@ def reference(
         typer.echo(f"Wrote {found.path} ({found.samples} images, sha256 {found.sha256})")
 
 
+@app.command("calibration-images")
+def calibration_images(
+    data: Data = None,
+    to: To = Path("zoo-out"),
+) -> None:
+    """Write the few real images that ship for methods which calibrate on real images, and their card."""
+    with _expected_problems():
+        from qbench.zoo.fashion_mnist import load_fashion_mnist
+        from qbench.zoo.finish import ship_calibration_images
+
+        _one_thread()
+        typer.echo(f"Wrote {ship_calibration_images(load_fashion_mnist('train', data), to)}")
+
+
 @app.command()
 def finish(
     name: Annotated[Literal["fashion-features", "tiny-ddim"], typer.Argument(help="What was trained.")],
     run: Annotated[Path, typer.Option("--from", help="Folder of the finished run.")],
     sibling: Annotated[Path | None, typer.Option(help="Run with another seed, whose figures go on the card.")] = None,
     data: Data = None,
-    to: Annotated[Path, typer.Option(help="Gets weights/ and cards/; qbench/zoo in a checkout.")] = Path("zoo-out"),
+    to: To = Path("zoo-out"),
 ) -> None:
     """Measure a finished run and write what ships: weights, statistics, card, picture. First fashion-features."""
     with _expected_problems():

@@ -133,6 +133,18 @@ WRONG_VALUES: dict[str, tuple[dict[str, Any], str]] = {
         {"methods": [{"name": "round", "settings": {"calibration": {"per_stp": 1}}}]},
         "did you mean 'per_step'",
     ),
+    "unknown kind of calibration": (
+        {"methods": [{"name": "linear", "settings": {"calibration": {"kind": "normal-stps"}}}]},
+        r"micro.yaml:\d+ .*calibration.kind.*unknown kind 'normal-stps': did you mean 'normal-steps'",
+    ),
+    "unknown setting of another kind of calibration": (
+        {"methods": [{"name": "linear", "settings": {"calibration": {"kind": "normal-steps", "maen": 0.5}}}]},
+        r"micro.yaml:\d+ .*settings.calibration.maen\): unknown key 'maen': did you mean 'mean'",
+    ),
+    "a setting of the default kind with another kind": (
+        {"methods": [{"name": "linear", "settings": {"calibration": {"kind": "single-step", "per_step": 5}}}]},
+        "unknown key 'per_step': did you mean 'step'",
+    ),
     "unknown sampler setting": ({"workloads": [{"name": "micro", "sampler": {"etta": 1}}]}, "did you mean 'eta'"),
     "unknown setting of a metric": ({"metrics": [{"name": "micro-contrast", "settings": {"p": 1}}]}, "power"),
     "unknown workload": ({"workloads": ["mikro"]}, "unknown workload 'mikro': did you mean 'micro'"),

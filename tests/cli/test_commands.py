@@ -172,6 +172,14 @@ class TestCatalogues:
         assert "share (float, default 1.0): share of the range that is kept" in out
         assert "calibration.steps (int, default 2): " in out
 
+    def test_show_describes_every_kind_of_calibration(self, qbench: Qbench):
+        out = qbench("methods", "show", "linear").out
+        assert "calibration.kind (Literal['uniform-steps', 'single-step', 'normal-steps', " in out
+        assert ", default uniform-steps): the kind of request" in out
+        assert "calibration.per_step (int, default 256): with uniform-steps: " in out
+        assert "calibration.mean (float, default 0.4): with normal-steps: " in out
+        assert "calibration.count (int, default 512): with single-step, gaussian-inputs, noised-images: " in out
+
     def test_show_describes_a_workload_and_a_metric(self, qbench: Qbench, fake_plugins: Path):
         assert "sampler.eta (float, default 0.0): " in qbench("workloads", "show", "micro").out
         out = qbench("metrics", "show", "micro-distance").out

@@ -19,6 +19,25 @@ def test_decoding_undoes_encoding_to_the_bit(factor: int) -> None:
     assert torch.equal(codec.decode(codec.encode(images)), images)
 
 
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_encoding_undoes_decoding_to_the_bit(factor: int) -> None:
+    latents = torch.randn(3, 2 * factor**2, 5, 3, generator=torch.Generator().manual_seed(0))
+    codec = PixelUnshuffle(factor)
+    assert torch.equal(codec.encode(codec.decode(latents)), latents)
+
+
+def test_every_image_is_encoded_by_itself() -> None:
+    images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    codec = PixelUnshuffle(2)
+    assert torch.equal(codec.encode(images)[2:3], codec.encode(images[2:3]))
+
+
+def test_a_real_image_survives_the_way_to_latents_and_back() -> None:
+    image = torch.randint(0, 256, (1, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    codec = PixelUnshuffle(2)
+    assert torch.equal(to_uint8(codec.decode(codec.encode(from_uint8(image)))), image)
+
+
 def test_every_byte_survives_the_way_there_and_back() -> None:
     bytes_ = torch.arange(256, dtype=torch.uint8)
     assert torch.equal(to_uint8(from_uint8(bytes_)), bytes_)

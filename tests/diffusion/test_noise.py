@@ -1,10 +1,11 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from qbench.diffusion.noise import INITIAL, Purpose, normal
+from qbench.diffusion.noise import INITIAL, Choice, Purpose, normal, uniform
 
 MASK = 2**64 - 1
 
@@ -191,3 +192,57 @@ def test_what_has_no_address_is_refused(index: int, step: int) -> None:
 def test_a_seed_out_of_bounds_is_refused(seed: int) -> None:
     with pytest.raises((ValueError, OverflowError)):
         draw(seed=seed)
+
+
+class TestChoices:
+    def choose(self, indices: object = range(4), seed: int = 0, choice: Choice = Choice.CALIBRATION_STEP) -> Any:
+        return uniform(seed=seed, choice=choice, indices=indices)  # type: ignore[arg-type]
+
+    def test_they_share_no_address_with_noise(self):
+        keys = [each.value for each in (*Purpose, *Choice)]
+        assert len(set(keys)) == len(keys) == 4
+
+    @pytest.mark.parametrize(
+        ("seed", "choice", "index"),
+        [(0, Choice.CALIBRATION_STEP, 0), (7, Choice.CALIBRATION_IMAGE, 123), (2**64 - 1, Choice.CALIBRATION_STEP, 9)],
+    )
+    def test_every_number_comes_from_its_own_address(self, seed: int, choice: Choice, index: int):
+        word = philox((1, index, 0, 0), (seed, choice.value))[0]
+        assert self.choose([index], seed, choice)[0] == ((word >> 12) + 0.5) * 2.0**-52
+
+    def test_golden_values(self):
+        """A change here makes other calibration sets of requests that draw their steps."""
+        found = self.choose([0, 1, 511], seed=3)
+        np.testing.assert_allclose(found, [0.8223827260296414, 0.08528824660838696, 0.1602608687929522], rtol=1e-12)
+
+    def test_batch_and_order_do_not_matter(self):
+        whole = self.choose(range(20), seed=5)
+        np.testing.assert_array_equal(self.choose(range(7, 11), seed=5), whole[7:11])
+        np.testing.assert_array_equal(self.choose([19, 0, 19], seed=5), whole[[19, 0, 19]])
+        assert self.choose(range(0)).shape == (0,)
+
+    def test_every_part_of_the_address_matters(self):
+        found = [self.choose(range(10), seed, choice) for seed in (0, 1, 2**40) for choice in Choice]
+        assert len({number for each in found for number in each.tolist()}) == 3 * 2 * 10
+
+    def test_numbers_are_uniform(self):
+        drawn = np.sort(self.choose(range(20_000), seed=1))
+        count = len(drawn)
+        distance = max((np.arange(1, count + 1) / count - drawn).max(), (drawn - np.arange(count) / count).max())
+        assert distance * math.sqrt(count) < 1.95
+        assert drawn.dtype == np.float64
+
+    @pytest.mark.parametrize("word", [0, MASK])
+    def test_the_outermost_words_are_neither_0_nor_1(self, word: int, monkeypatch: pytest.MonkeyPatch):
+        class Stuck:
+            def __init__(self, **_: object) -> None: ...
+
+            def random_raw(self, count: int) -> NDArray[np.uint64]:
+                return np.full(count, word, dtype=np.uint64)
+
+        monkeypatch.setattr(np.random, "Philox", Stuck)
+        assert 0 < self.choose([0])[0] < 1
+
+    def test_what_has_no_address_is_refused(self):
+        with pytest.raises(ValueError, match="no address at sample -1"):
+            self.choose([-1])

@@ -174,3 +174,52 @@ def test_the_first_and_the_last_step_are_looked_at(step_index: int) -> None:
 
     with pytest.raises(StageError, match=rf"first at step {step_index} of 8 \(sample 10\)"):
         sample(denoise, make(8), source(range(10, 12)), CPU)
+
+
+class TestForwardProcess:
+    def test_it_is_that_of_diffusers(self) -> None:
+        scheduler = DDIMScheduler(num_train_timesteps=1000, beta_start=1e-4, beta_end=0.02, beta_schedule="linear")
+        clean, noise = (source(seed=seed).at(INITIAL, CPU) for seed in (1, 2))
+        sampler, indices = make(20), [0, 7, 7, 19]
+        timesteps = torch.from_numpy(sampler.timesteps[indices])
+        expected = scheduler.add_noise(clean, noise, timesteps)
+        torch.testing.assert_close(sampler.noised(clean, noise, indices), expected, rtol=1e-4, atol=1e-6)
+
+    def test_a_row_does_not_depend_on_its_batch(self) -> None:
+        clean, noise = (source(seed=seed).at(INITIAL, CPU) for seed in (1, 2))
+        whole = make(20).noised(clean, noise, [3, 9, 0, 19])
+        assert whole.dtype == torch.float32
+        assert torch.equal(make(20).noised(clean[1:3], noise[1:3], [9, 0]), whole[1:3])
+
+
+@pytest.mark.parametrize("stop", [0, 3, 7])
+def test_a_run_that_ends_before_a_step_has_seen_it_and_not_called_the_denoiser(stop: int) -> None:
+    called: list[int] = []
+    observed: list[Tensor] = []
+
+    def denoise(x: Tensor, step: StepContext) -> Tensor:
+        called.append(step.step_index)
+        return toy(x, step)
+
+    whole: list[Tensor] = []
+    sample(toy, make(8, 0.5), source(), CPU, lambda _, x: whole.append(x.clone()))
+    found = sample(denoise, make(8, 0.5), source(), CPU, lambda _, x: observed.append(x.clone()), stop=stop)
+    assert called == list(range(stop))
+    assert len(observed) == stop + 1
+    assert all(torch.equal(one, other) for one, other in zip(observed, whole, strict=False))
+    assert torch.equal(found, whole[stop])
+
+
+def test_what_breaks_before_the_end_of_such_a_run_is_noticed() -> None:
+    def denoise(x: Tensor, step: StepContext) -> Tensor:
+        return torch.full_like(x, float("nan")) if step.step_index == 2 else toy(x, step)
+
+    with pytest.raises(StageError, match="first at step 2 of 8"):
+        sample(denoise, make(8), source(), CPU, stop=3)
+    sample(denoise, make(8), source(), CPU, stop=2)
+
+
+def test_samples_need_not_be_neighbours() -> None:
+    whole = sample(toy, make(5, 1.0), source(range(8)), CPU)
+    chosen = NoiseSource((2, 3, 3), 0, Purpose.EVALUATION, [6, 1, 3])
+    assert torch.equal(sample(toy, make(5, 1.0), chosen, CPU), whole[[6, 1, 3]])

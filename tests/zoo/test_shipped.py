@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from qbench.identity import file_digest
-from qbench.zoo.card import features_card, tiny_ddim_card
+from qbench.zoo.calibration_images import COUNT, read_calibration_images
+from qbench.zoo.card import calibration_card, features_card, tiny_ddim_card
 from qbench.zoo.classifier_training import FASHION_FEATURES
 from qbench.zoo.denoiser_training import TINY_DDIM
 from qbench.zoo.figures import parameter_count
@@ -21,7 +22,11 @@ from qbench.zoo.tensor_file import read_tensors
 MODELS = ("tiny-ddim", "fashion-features")
 LOADERS = {"tiny-ddim": load_tiny_ddim, "fashion-features": load_fashion_features}
 RECIPES = {"tiny-ddim": TINY_DDIM, "fashion-features": FASHION_FEATURES}
-WRITERS = {"tiny-ddim": tiny_ddim_card, "fashion-features": features_card}
+WRITERS = {
+    "tiny-ddim": tiny_ddim_card,
+    "fashion-features": features_card,
+    "fashion-calibration": calibration_card,
+}
 
 
 def facts(name: str) -> dict[str, Any]:
@@ -30,7 +35,7 @@ def facts(name: str) -> dict[str, Any]:
 
 def test_everything_together_is_small() -> None:
     sizes = {path.name: path.stat().st_size for folder in (WEIGHTS, CARDS) for path in folder.iterdir()}
-    assert {f"{name}.safetensors" for name in (*MODELS, "fashion-train")} <= sizes.keys()
+    assert {f"{name}.safetensors" for name in (*MODELS, "fashion-train", "fashion-calibration")} <= sizes.keys()
     assert sum(sizes.values()) < 6_000_000
 
 
@@ -57,7 +62,7 @@ def test_the_card_describes_the_file(name: str) -> None:
     assert re.findall(r"(?:^|[\s`(])/\w+/", card) == []  # no path of the machine it was made on
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", WRITERS)
 def test_the_card_is_what_the_measured_facts_give(name: str) -> None:
     assert card_path(name).read_text(encoding="utf-8") == WRITERS[name](facts(name))
 
@@ -67,6 +72,23 @@ def test_the_statistics_belong_to_the_shipped_network() -> None:
     assert reference.extractor_sha256 == file_digest(weights_path("fashion-features"))
     assert reference.samples == 60_000
     assert reference.sha256 in card_path("fashion-features").read_text(encoding="utf-8")
+
+
+def test_the_images_are_described_and_come_with_their_licence() -> None:
+    images = read_calibration_images(weights_path("fashion-calibration"))
+    card = card_path("fashion-calibration").read_text(encoding="utf-8")
+    assert images.digest in card
+    assert f"{weights_path('fashion-calibration').stat().st_size:,} bytes" in card
+    assert "Copyright (c) 2017 Zalando SE" in card
+    assert "this permission notice shall be included" in card
+    assert images.count == COUNT == 1024
+
+
+def test_the_images_are_of_all_classes() -> None:
+    """Within what chance gives: 102.4 images of a class with a deviation of 9.6."""
+    counts = facts("fashion-calibration")["per_class"]
+    assert (len(counts), sum(counts)) == (10, 1024)
+    assert all(75 < count < 130 for count in counts)
 
 
 def test_the_picture_is_there() -> None:

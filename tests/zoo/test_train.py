@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -99,6 +100,31 @@ def test_from_training_to_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "--seed 1 --iterations 1 --threads 1 --device cpu" in card
     assert "| figure | seed 0 (shipped) | seed 1 (sibling) |" in card
     assert card.count("not measured |") == 1
+    assert str(tmp_path) not in card
+
+
+@pytest.mark.usefixtures("data")
+def test_too_few_images_to_ship_are_one_sentence(tmp_path: Path) -> None:
+    result = invoke("calibration-images", "--to", str(tmp_path / "to"))
+    assert result.exit_code == 1
+    assert result.stderr == "Error: 1,024 images are to ship, and the data set has 64.\n"
+    assert not (tmp_path / "to").exists()
+
+
+def test_calibration_images_and_their_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synthetic: FashionMnist
+) -> None:
+    large = FashionMnist(np.tile(synthetic.images, (40, 1, 1, 1)), np.tile(synthetic.labels, 40))
+    monkeypatch.setattr("qbench.zoo.fashion_mnist.load_fashion_mnist", lambda split, folder: large)
+    result = invoke("calibration-images", "--to", str(tmp_path / "to"))
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in (tmp_path / "to" / "weights").iterdir()] == ["fashion-calibration.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "to" / "cards").iterdir()) == [
+        "fashion-calibration.json",
+        "fashion-calibration.md",
+    ]
+    card = (tmp_path / "to" / "cards" / "fashion-calibration.md").read_text()
+    assert "of the 2,560 training images" in card
     assert str(tmp_path) not in card
 
 

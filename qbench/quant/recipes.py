@@ -1,0 +1,71 @@
+"""Settings of what the core does for methods. They load without torch, so that listings stay fast."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from qbench.settings import Settings
+
+
+class WeightRanges(Settings):
+    """How the grids of weights are chosen, one for each output channel."""
+
+    estimator: Annotated[
+        Literal["min-max", "mse"],
+        Field(description="extremes, or the least error of 80 ranges that shrink by 1 % (p = 2.4)"),
+    ] = "min-max"
+    symmetric: Annotated[bool, Field(description="whether grids are symmetric about 0")] = False
+
+
+class ActivationRanges(Settings):
+    """How the grids of activations are chosen."""
+
+    estimator: Annotated[
+        Literal["min-max", "running-average", "percentile", "mse"],
+        Field(description="extremes, moving average of each batch's, percentile, or least error of 80 ranges"),
+    ] = "min-max"
+    symmetric: Annotated[bool, Field(description="whether grids are symmetric about 0; the softmax's never is")] = False
+    granularity: Annotated[
+        Literal["tensor", "step", "token"],
+        Field(description="one range for all, one for each sampling step, or one from each token as it comes"),
+    ] = "tensor"
+    samples: Annotated[
+        int | None, Field(ge=1, description="rows of the calibration data, drawn at random; null takes all")
+    ] = None
+    momentum: Annotated[float, Field(ge=0, lt=1, description="of the running average")] = 0.95
+    percent: Annotated[float, Field(gt=50, le=100, description="share of values within the percentile's range")] = 99.99
+
+
+class RoundingRecipe(Settings):
+    """How roundings are learned (AdaRound, arXiv 2004.10568); the defaults are those of BRECQ and Q-Diffusion.
+
+    The loss is the squared error of a unit's output. ``published`` sums it over channels, averages over the rest, and
+    adds ``regularizer`` times the sum over all weights of 1 - |2h - 1|^beta. ``relative`` divides the mean squared
+    error by the target's variance and takes the mean over weights, so that one learning rate suits all units.
+    """
+
+    iterations: Annotated[int, Field(ge=1, description="for each unit")] = 20_000
+    batch_size: Annotated[int, Field(ge=1, description="rows for each iteration")] = 32
+    learning_rate: Annotated[float, Field(gt=0, description="of Adam")] = 1e-3
+    regularizer: Annotated[float, Field(ge=0, description="weight of the push towards 0 and 1")] = 0.01
+    loss: Annotated[Literal["published", "relative"], Field(description="how the loss is normalized")] = "published"
+    warm_up: Annotated[float, Field(ge=0, lt=1, description="share of iterations without the push")] = 0.2
+    beta_start: Annotated[float, Field(gt=1, description="exponent at the end of the warm-up")] = 20.0
+    beta_end: Annotated[float, Field(gt=1, description="exponent at the end")] = 2.0
+
+
+class StepSizeRecipe(Settings):
+    """How step sizes of activations are learned (LSQ, arXiv 1902.08153); defaults of BRECQ and Q-Diffusion.
+
+    The loss is |error|^p of a unit's output, normalized as in ``RoundingRecipe``; zero points stay. The learning rate
+    falls to 0 along a cosine.
+    """
+
+    iterations: Annotated[int, Field(ge=1, description="for each unit")] = 5_000
+    batch_size: Annotated[int, Field(ge=1, description="rows for each iteration")] = 32
+    learning_rate: Annotated[float, Field(gt=0, description="of Adam, at the start")] = 4e-4
+    power: Annotated[float, Field(ge=1, description="p of the loss")] = 2.4
+    loss: Annotated[Literal["published", "relative"], Field(description="how the loss is normalized")] = "published"
+    logarithmic: Annotated[
+        bool, Field(description="whether the logarithm of a step size is learned, so that the rate is relative")
+    ] = False

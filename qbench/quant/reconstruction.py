@@ -1,0 +1,235 @@
+"""Reconstruction: weights and step sizes learned so that blocks or layers put out what they do in full precision.
+
+Sources: AdaRound (arXiv 2004.10568) for the rounding of weights, BRECQ (arXiv 2102.05426) for doing so block by block,
+LSQ (arXiv 1902.08153) for step sizes. Everything runs in the modules' evaluation mode, and the same seed gives the
+same result.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.optim import Adam
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from qbench.errors import StageError
+from qbench.quant.data import CalibrationData
+from qbench.quant.grid import DynamicGrid, Grid, grid_from_parts
+from qbench.quant.layers import Tap
+from qbench.quant.model import QuantModel
+from qbench.quant.recipes import RoundingRecipe, StepSizeRecipe
+from qbench.quant.rounding import SoftRounding, annealed
+from qbench.quant.running_state import Indexed, variance
+from qbench.quant.sensitivity import block_sensitivities
+from qbench.quant.units import Granularity, Unit, Walk
+
+LEAST_STEP_SIZE = 0.01
+"""How far a learned step size may shrink, as a share of where it started: below, nothing would be left of the grid."""
+UNLEARNED_BITS = 16
+
+Listen = Callable[[str, int, Tensor], None]
+"""Hears the name of a unit, the iteration, and the reconstruction loss."""
+
+
+def learn_rounding(
+    model: QuantModel,
+    data: CalibrationData,
+    recipe: RoundingRecipe,
+    granularity: Granularity,
+    fisher: bool = False,
+    listen: Listen = lambda name, iteration, loss: None,
+) -> None:
+    """Learn the rounding of every weight that has a grid, unit after unit.
+
+    A unit's inputs come from the network with the units before it quantized, its targets from full precision.
+    Activations are not quantized meanwhile unless they have grids already.
+
+    Args:
+        model: with the weights' grids.
+        data: what passes through it.
+        recipe: how it is learned.
+        granularity: ``block`` by block, other layers alone; or ``layer`` by layer.
+        fisher: whether a block's squared errors are weighted by the diagonal of the Fisher information.
+        listen: hears of every iteration.
+
+    Raises:
+        StageError: the denoiser's blocks are not known, or a loss is not finite.
+    """
+    walk = Walk(model, data, granularity, "quantized")
+    weights = block_sensitivities(model, data, walk.budget) if fisher and granularity == "block" else {}
+    share = 1 / max(len(walk.names()), 1)
+    for unit in walk:
+        roundings = {
+            name: SoftRounding(layer.weight, layer.weight_grid)
+            for name, layer in unit.layers.items()
+            if layer.weight_grid is not None
+        }
+        if roundings:
+            _fit_rounding(unit, roundings, data.for_share(share), recipe, weights.get(unit.name), listen)
+        else:
+            data.report(share)
+
+
+def learn_step_sizes(
+    model: QuantModel,
+    data: CalibrationData,
+    recipe: StepSizeRecipe,
+    granularity: Granularity,
+    listen: Listen = lambda name, iteration, loss: None,
+) -> None:
+    """Learn the step size of every activation that has a static grid, unit after unit; zero points stay.
+
+    A unit's inputs and targets come from full precision; within the unit, weights and activations are quantized.
+    Grids of 16 bits and dynamic ones stay as they are, and so do, layer by layer, the operands of attention.
+
+    Args:
+        model: with the grids of weights and activations.
+        data: what passes through it.
+        recipe: how it is learned.
+        granularity: ``block`` by block, other layers alone; or ``layer`` by layer.
+        listen: hears of every iteration.
+
+    Raises:
+        StageError: the denoiser's blocks are not known, or a loss is not finite.
+    """
+    walk = Walk(model, data, granularity, "full-precision")
+    share = 1 / max(len(walk.names()), 1)
+    for unit in walk:
+        learned = [
+            _LearnedStep(model.taps[name], grid, recipe.logarithmic)
+            for name in unit.taps
+            if (grid := model.taps[name].grid) is not None and _is_learnable(grid)
+        ]
+        if learned:
+            _fit_step_sizes(unit, learned, data.for_share(share), recipe, listen)
+        else:
+            data.report(share)
+
+
+@dataclass(frozen=True)
+class _Loss:
+    """The reconstruction loss of one unit."""
+
+    target: Indexed
+    scale: float | None
+    power: float = 2.0
+    weights: Indexed | None = None
+
+    def __call__(self, output: Tensor, rows: Tensor) -> Tensor:
+        error = output - self.target[rows]
+        error = error.square() if self.power == 2 else error.abs().pow(self.power)
+        if self.weights is not None:
+            error = error * self.weights[rows]
+        if self.scale is not None:
+            return error.mean() / self.scale
+        channels = output.shape[1] if output.dim() == 4 else output.shape[-1]
+        return error.mean() * channels
+
+
+def _loss(unit: Unit, kind: str, data: CalibrationData, power: float = 2.0, weights: Indexed | None = None) -> _Loss:
+    scale = None
+    if kind == "relative":
+        spread = variance(unit.target, len(data), data.batch_size)
+        scale = max(spread, torch.finfo(torch.float32).tiny) ** (power / 2)
+    return _Loss(unit.target, scale, power, weights)
+
+
+def _fit_rounding(
+    unit: Unit,
+    roundings: dict[str, SoftRounding],
+    data: CalibrationData,
+    recipe: RoundingRecipe,
+    weights: Indexed | None,
+    listen: Listen,
+) -> None:
+    loss_of = _loss(unit, recipe.loss, data, weights=weights)
+    optimizer = Adam([rounding.alpha for rounding in roundings.values()], lr=recipe.learning_rate, fused=True)
+    entries = sum(rounding.alpha.numel() for rounding in roundings.values())
+    strength = recipe.regularizer / (entries if recipe.loss == "relative" else 1)
+    for iteration, rows in enumerate(_batches(data, recipe.iterations, recipe.batch_size)):
+        for name, rounding in roundings.items():
+            unit.layers[name].learned = rounding.weight()
+        loss = loss_of(unit.forward(rows), rows)
+        torch.autograd.backward(loss)
+        beta = annealed(iteration, recipe.iterations, recipe.warm_up, recipe.beta_start, recipe.beta_end)
+        for rounding in roundings.values():
+            rounding.back_propagate(strength, beta)
+        optimizer.step()
+        listen(unit.name, iteration, loss.detach())
+        data.report(1 / recipe.iterations)
+    for name, rounding in roundings.items():
+        layer = unit.layers[name]
+        layer.learned = None
+        assert layer.weight_grid is not None
+        layer.adopt(layer.weight_grid, rounding.integers())
+    _check(unit, [rounding.alpha for rounding in roundings.values()])
+
+
+class _LearnedStep:
+    """The grid of a tap while its step size is being learned."""
+
+    def __init__(self, tap: Tap, grid: Grid, logarithmic: bool) -> None:
+        self._tap = tap
+        self._grid = grid
+        tensors = grid.tensors()
+        self._zero_point = tensors["zero_point"]
+        self._start = tensors["scale"].detach().clone()
+        self._logarithmic = logarithmic
+        start = torch.zeros_like(self._start) if logarithmic else self._start.clone()
+        self.parameter = start.requires_grad_(True)
+
+    def install(self) -> None:
+        """Let the tap round to the grid of now, with its gradient."""
+        scale = self._start * self.parameter.exp() if self._logarithmic else self.parameter
+        self._tap.grid = grid_from_parts(self._grid.config(), {"scale": scale, "zero_point": self._zero_point})
+
+    @torch.no_grad()
+    def keep_positive(self) -> None:
+        """Stop the step size from vanishing."""
+        if not self._logarithmic:
+            self.parameter.copy_(torch.maximum(self.parameter, LEAST_STEP_SIZE * self._start))
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Let the tap round to the grid that was learned, without gradients."""
+        self.install()
+
+
+def _fit_step_sizes(
+    unit: Unit, learned: list[_LearnedStep], data: CalibrationData, recipe: StepSizeRecipe, listen: Listen
+) -> None:
+    loss_of = _loss(unit, recipe.loss, data, recipe.power)
+    optimizer = Adam([each.parameter for each in learned], lr=recipe.learning_rate)
+    schedule = CosineAnnealingLR(optimizer, T_max=recipe.iterations)
+    for iteration, rows in enumerate(_batches(data, recipe.iterations, recipe.batch_size)):
+        for each in learned:
+            each.install()
+        loss = loss_of(unit.forward(rows), rows)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        schedule.step()
+        for each in learned:
+            each.keep_positive()
+        listen(unit.name, iteration, loss.detach())
+        data.report(1 / recipe.iterations)
+    for each in learned:
+        each.finish()
+    _check(unit, [each.parameter for each in learned])
+
+
+def _batches(data: CalibrationData, iterations: int, size: int) -> Iterator[Tensor]:
+    """Draw rows at random for each iteration, the same ones for every unit."""
+    generator = torch.Generator().manual_seed(data.seed)
+    for _ in range(iterations):
+        yield torch.randperm(len(data), generator=generator)[:size].to(data.x.device)
+
+
+def _is_learnable(grid: Grid) -> bool:
+    return not isinstance(grid, DynamicGrid) and grid.bits < UNLEARNED_BITS
+
+
+def _check(unit: Unit, learned: list[Tensor]) -> None:
+    if not all(bool(tensor.isfinite().all()) for tensor in learned):
+        raise StageError(f"the reconstruction of {unit.name!r} diverged: its loss is not finite")

@@ -1,0 +1,100 @@
+"""Learned rounding: each weight goes up or down, whichever serves the layer's output better.
+
+Source: AdaRound (Nagel et al. 2020, arXiv 2004.10568), section 3.2.
+"""
+
+import torch
+from torch import Tensor
+
+from qbench.quant.grid import WeightGrid
+
+GAMMA, ZETA = -0.1, 1.1
+
+
+class SoftRounding:
+    """A weight between its two neighbours on a grid.
+
+    The weight is scale * (clamp(floor(w / scale) + h + zero_point) - zero_point), where h is the rectified sigmoid of
+    ``alpha``: clamp(sigmoid(alpha) * 1.2 - 0.1, 0, 1). It starts where h is the fraction of w / scale, which gives the
+    original weight back (clamped to the grid). Gradients are written out, as an iteration would otherwise cost twice
+    what the block itself does: ``weight`` begins an iteration, ``back_propagate`` ends it.
+
+    Args:
+        weight: the original weight.
+        grid: its grid.
+
+    Attributes:
+        alpha: what is learned, in the shape of the weight; its ``grad`` is set by ``back_propagate``.
+    """
+
+    def __init__(self, weight: Tensor, grid: WeightGrid) -> None:
+        dense = grid.dense(weight.shape)
+        scaled = weight.detach() / dense.scale
+        self._low, self._high = -dense.zero_point, dense.levels - 1 - dense.zero_point
+        self._floor = scaled.floor()
+        # Behind either end of the grid both neighbours are its last point, and h moves nothing.
+        inside = (self._floor >= self._low) & (self._floor < self._high)
+        self._base = self._floor.clamp(self._low, self._high) * dense.scale
+        self._reach = inside * dense.scale
+        share = (ZETA - GAMMA) / (scaled - self._floor - GAMMA) - 1
+        self.alpha = share.log_().neg_()
+        self._sigmoid = torch.empty_like(self.alpha)
+        self._soft = torch.empty_like(self.alpha)
+        self._weight = torch.empty_like(self.alpha).requires_grad_(True)
+
+    def soft(self) -> Tensor:
+        """Return h, 0 to 1, in the shape of the weight."""
+        return (self.alpha.sigmoid() * (ZETA - GAMMA) + GAMMA).clamp_(0, 1)
+
+    def weight(self) -> Tensor:
+        """Return the weight of now, which asks for its gradient; a second call overwrites the first one's."""
+        with torch.no_grad():
+            torch.sigmoid(self.alpha, out=self._sigmoid)
+            torch.mul(self._sigmoid, ZETA - GAMMA, out=self._soft).add_(GAMMA).clamp_(0, 1)
+            torch.addcmul(self._base, self._soft, self._reach, out=self._weight.detach())
+        self._weight.grad = None
+        return self._weight
+
+    @torch.no_grad()
+    def back_propagate(self, strength: float = 0.0, beta: float | None = None) -> None:
+        """Set alpha's gradient, from that of the weight and of the push towards 0 and 1.
+
+        Args:
+            strength: factor of the sum of ``push`` over all weights.
+            beta: exponent of the push, above 1; None leaves it out.
+
+        Raises:
+            RuntimeError: no loss was propagated back to the weight before.
+        """
+        if self._weight.grad is None:
+            raise RuntimeError("the weight has no gradient yet: propagate a loss back first")
+        gradient = self._weight.grad.mul_(self._reach)
+        if beta is not None:
+            distance = self._soft.mul(2).sub_(1)
+            power = distance.abs().log_().mul_(beta - 1).exp_()
+            gradient.addcmul_(power, distance.sign_(), value=-2 * beta * strength)
+        slope = torch.addcmul(self._sigmoid, self._sigmoid, self._sigmoid, value=-1).mul_(ZETA - GAMMA)
+        is_between = torch.addcmul(self._soft, self._soft, self._soft, value=-1).sign_()
+        self.alpha.grad = gradient.mul_(slope).mul_(is_between)
+
+    def integers(self) -> Tensor:
+        """Return the integers on the grid after every h went to the nearer of 0 and 1."""
+        hard = (self.alpha >= 0).to(self._floor.dtype)
+        return (self._floor + hard).clamp(self._low, self._high) - self._low
+
+
+def push(soft: Tensor, beta: float) -> Tensor:
+    """Return the regularizer 1 - |2h - 1|^beta of each h: 0 at 0 and 1, 1 at one half (equation 24)."""
+    return 1 - (2 * soft - 1).abs().pow(beta)
+
+
+def annealed(iteration: int, iterations: int, warm_up: float, start: float, end: float) -> float | None:
+    """Return beta at an iteration, from 0; None during the warm-up, when nothing is pushed.
+
+    It falls linearly from ``start`` at the end of the warm-up to ``end`` (the authors' code; the paper leaves the
+    schedule open).
+    """
+    first = warm_up * iterations
+    if iteration < first:
+        return None
+    return end + (start - end) * max(0.0, 1 - (iteration - first) / (iterations - first))
