@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -18,15 +18,10 @@ from qbench.method import (
     UniformSteps,
     needed,
 )
-from qbench.quant.recipes import ActivationRanges, RoundingRecipe, WeightRanges
+from qbench.quant.recipes import FAST_ROUNDING, ActivationRanges, RoundingRecipe, WeightRanges
 
 if TYPE_CHECKING:
     from qbench.quant import QuantModel
-
-FAST: dict[str, Any] = {
-    "calibration": {"per_step": 25},
-    "rounding": {"iterations": 100, "learning_rate": 0.1, "regularizer": 1.0, "loss": "relative"},
-}
 
 
 class AdaRoundSettings(Settings):
@@ -55,7 +50,7 @@ class AdaRound(Method):
     settings_class = AdaRoundSettings
     title = "AdaRound: rounding learned layer by layer"
     paper = "Nagel et al. 2020 (AdaRound), arXiv 2004.10568"
-    presets: ClassVar = {"strict": {}, "fast": FAST}
+    presets: ClassVar = {"strict": {}, "fast": {"calibration": {"per_step": 25}, "rounding": FAST_ROUNDING}}
     softmax_bits = SOFTMAX_BITS
     settings: AdaRoundSettings
 

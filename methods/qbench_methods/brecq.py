@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -18,18 +18,20 @@ from qbench.method import (
     UniformSteps,
     needed,
 )
-from qbench.quant.recipes import ActivationRanges, RoundingRecipe, StepSizeRecipe, WeightRanges
+from qbench.quant.recipes import (
+    FAST_ROUNDING,
+    FAST_STEP_SIZES,
+    ActivationRanges,
+    RoundingRecipe,
+    StepSizeRecipe,
+    WeightRanges,
+)
 
 if TYPE_CHECKING:
     from qbench.quant import QuantModel
 
 RANGES_SHARE = 0.1
 """About how much of the work on activations goes into their first ranges, for the progress display."""
-FAST: dict[str, Any] = {
-    "calibration": {"per_step": 25},
-    "rounding": {"iterations": 100, "learning_rate": 0.1, "regularizer": 1.0, "loss": "relative"},
-    "step_sizes": {"iterations": 50, "learning_rate": 0.01, "loss": "relative", "logarithmic": True},
-}
 
 
 class BRECQSettings(Settings):
@@ -61,7 +63,10 @@ class BRECQ(Method):
     settings_class = BRECQSettings
     title = "BRECQ: rounding learned block by block, Fisher-weighted"
     paper = "Li et al. 2021 (BRECQ), arXiv 2102.05426"
-    presets: ClassVar = {"strict": {}, "fast": FAST}
+    presets: ClassVar = {
+        "strict": {},
+        "fast": {"calibration": {"per_step": 25}, "rounding": FAST_ROUNDING, "step_sizes": FAST_STEP_SIZES},
+    }
     softmax_bits = SOFTMAX_BITS
     settings: BRECQSettings
 

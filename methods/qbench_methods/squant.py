@@ -48,7 +48,7 @@ class SQuant(Method):
     settings_class = SQuantSettings
     title = "SQuant: data-free flips of roundings, per-channel min-max weights, per-tensor min-max activations"
     paper = "Guo et al. 2022 (ICLR), arXiv 2202.07471"
-    presets: ClassVar = {"strict": {}}
+    presets: ClassVar = {"strict": {}, "fast": {"calibration": {"per_step": 25}}}
     softmax_bits = SOFTMAX_BITS
     settings: SQuantSettings
 

@@ -25,10 +25,10 @@ OWN_PACE_SHARE = 0.05
 
 
 @contextmanager
-def progress(store: Store) -> Iterator[Listener]:
-    """Give a listener that suits standard error."""
+def progress(store: Store, processes: int = 1) -> Iterator[Listener]:
+    """Give a listener that suits standard error, for a run on which a number of processes work."""
     if not sys.stderr.isatty():
-        yield _Lines(store)
+        yield _Lines(store, processes)
         return
     console = Console(stderr=True)
     columns = (
@@ -36,7 +36,7 @@ def progress(store: Store) -> Iterator[Listener]:
         TextColumn("{task.fields[left]}"),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as bars:
-        yield _Bars(store, bars)
+        yield _Bars(store, processes, bars)
 
 
 def duration(seconds: float) -> str:
@@ -49,8 +49,9 @@ def duration(seconds: float) -> str:
 class _Tracker(Listener):
     """Counts stages and estimates what is left."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, processes: int) -> None:
         self._rates = Rates.of_store(store)
+        self._processes = processes
         self.left: dict[str, Stage] = {}
         self.total = 0
         self._at_work: Stage | None = None
@@ -97,7 +98,8 @@ class _Tracker(Listener):
         if not cost.seconds and not own:
             return ""
         is_all_known = own is not None and not cost.unknown_kinds
-        return f"{'about' if is_all_known else 'more than'} {duration(cost.seconds + (own or 0.0))} left"
+        seconds = (cost.seconds + (own or 0.0)) / self._processes
+        return f"{'about' if is_all_known else 'more than'} {duration(seconds)} left"
 
     def _seconds_left(self, stage: Stage) -> float | None:
         """Return what is left of the stage at work, judged by itself once it has come some way."""
@@ -146,8 +148,8 @@ class _Lines(_Tracker):
 class _Bars(_Tracker):
     """A bar for the run and one for the stage at work."""
 
-    def __init__(self, store: Store, bars: Progress) -> None:
-        super().__init__(store)
+    def __init__(self, store: Store, processes: int, bars: Progress) -> None:
+        super().__init__(store, processes)
         self._bars = bars
         self._run_bar = bars.add_task("stages", total=None, left="")
         self._stage_bar = bars.add_task("", total=None, visible=False, left="")

@@ -9,6 +9,7 @@ from pathlib import Path
 from qbench.cell import cell_id
 from qbench.environment import environment, git_state
 from qbench.errors import ResultsError
+from qbench.execution.companions import companions
 from qbench.execution.inline import Inline
 from qbench.execution.listener import Listener
 from qbench.plan import CellPlan, make_plan
@@ -43,7 +44,9 @@ class Outcome:
         return tuple(record for record in self.records if record.status == "failed")
 
 
-def run_suite(suite: Suite, store: Store, results: Path, runtime: Runtime, listener: Listener) -> Outcome:
+def run_suite(
+    suite: Suite, store: Store, results: Path, runtime: Runtime, listener: Listener, processes: int = 1
+) -> Outcome:
     """Run a suite; whatever is in the store is not computed again.
 
     Args:
@@ -52,6 +55,7 @@ def run_suite(suite: Suite, store: Store, results: Path, runtime: Runtime, liste
         results: folder of results; the suite's own lie in ``results/<name>``.
         runtime: device and batch size.
         listener: hears of everything.
+        processes: how many work on it, this one among them.
 
     Raises:
         ResultsError: the results folder cannot be written.
@@ -81,7 +85,8 @@ def run_suite(suite: Suite, store: Store, results: Path, runtime: Runtime, liste
             write_record(record, path)
         records[planned.cell.id] = record
 
-    executor.run(settled)
+    with companions(processes - 1, plan, store, runtime):
+        executor.run(settled)
     if len(suite.cells) == len(suite.positions):  # a picture of some cells would replace that of all
         write_pictures(plan, store, folder)
     tables = write_suite_tables(folder)

@@ -89,8 +89,7 @@ class QuantLayer(nn.Module):
 
     Attributes:
         split: as given; a method decides whether it uses it.
-        tap: the input.
-        enabled: whether the weight's grid is in force.
+        tap: the input; whether it is enabled goes for the weight too.
         learned: the weight while it is being learned, in place of the rounded one.
 
     Raises:
@@ -107,7 +106,6 @@ class QuantLayer(nn.Module):
         self._bits = bits
         self.split = split
         self.tap = Tap(bits.activations, clock)
-        self.enabled = True
         self.learned: Tensor | None = None
         self._grid: WeightGrid | None = None
         self._rounded: Tensor | None = None
@@ -161,10 +159,8 @@ class QuantLayer(nn.Module):
         """Apply the layer to ``x``, in the original's shapes."""
         x = self.tap(x)
         weight = self.weight
-        if self.learned is not None and self.enabled:
-            weight = self.learned
-        elif self._rounded is not None and self.enabled:
-            weight = self._rounded
+        if self.tap.enabled:
+            weight = self.rounded if self.learned is None else self.learned
         return self._operation(x, weight, self.bias)
 
     def apply_to(self, x: Tensor, weight: Tensor) -> Tensor:

@@ -82,17 +82,16 @@ class QuantModel:
         """Let only the grids of some layers and attention operands be in force while the context lasts.
 
         Args:
-            names: of layers (weight and input) and of taps.
+            names: of taps; a layer's goes for its weight and its input.
         """
-        parts: list[tuple[str, QuantLayer | Tap]] = [*self.layers.items(), *self.taps.items()]
-        before = [part.enabled for _, part in parts]
-        for name, part in parts:
-            part.enabled = name in names
+        before = [tap.enabled for tap in self.taps.values()]
+        for name, tap in self.taps.items():
+            tap.enabled = name in names
         try:
             yield
         finally:
-            for (_, part), enabled in zip(parts, before, strict=True):
-                part.enabled = enabled
+            for tap, enabled in zip(self.taps.values(), before, strict=True):
+                tap.enabled = enabled
 
     @contextmanager
     def observing(self, make: Callable[[str], Callable[[Tensor], None]]) -> Iterator[None]:

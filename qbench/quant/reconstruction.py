@@ -5,8 +5,8 @@ LSQ (arXiv 1902.08153) for step sizes. Everything runs in the modules' evaluatio
 same result.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,9 +18,9 @@ from qbench.quant.data import CalibrationData
 from qbench.quant.grid import DynamicGrid, Grid, grid_from_parts
 from qbench.quant.layers import Tap
 from qbench.quant.model import QuantModel
-from qbench.quant.recipes import RoundingRecipe, StepSizeRecipe
+from qbench.quant.recipes import Normalization, RoundingRecipe, StepSizeRecipe
 from qbench.quant.rounding import SoftRounding, annealed
-from qbench.quant.running_state import Indexed, variance
+from qbench.quant.running_state import Indexed, slices
 from qbench.quant.sensitivity import block_sensitivities
 from qbench.quant.units import Granularity, Unit, Walk
 
@@ -66,9 +66,56 @@ def learn_rounding(
             if layer.weight_grid is not None
         }
         if roundings:
-            _fit_rounding(unit, roundings, data.for_share(share), recipe, weights.get(unit.name), listen)
+            fit_rounding(unit, roundings, data.for_share(share), recipe, weights.get(unit.name), listen)
         else:
             data.report(share)
+
+
+def fit_rounding(
+    unit: Unit,
+    roundings: Mapping[str, SoftRounding],
+    data: CalibrationData,
+    recipe: RoundingRecipe,
+    weights: Indexed | None = None,
+    listen: Listen = lambda name, iteration, loss: None,
+) -> None:
+    """Learn the rounding of one unit's weights and put it into its layers.
+
+    Args:
+        unit: the unit.
+        roundings: by the names of its layers.
+        data: as many rows as may be drawn, from the unit's first on.
+        recipe: how it is learned.
+        weights: of the squared errors, in the shape of the unit's output.
+        listen: hears of every iteration.
+
+    Raises:
+        StageError: it diverged.
+    """
+    loss_of = _loss(unit, recipe.loss, data, weights=weights)
+    optimizer = Adam([rounding.alpha for rounding in roundings.values()], lr=recipe.learning_rate, fused=True)
+    schedule = CosineAnnealingLR(optimizer, T_max=recipe.iterations) if recipe.decay else None
+    entries = sum(rounding.alpha.numel() for rounding in roundings.values())
+    strength = recipe.regularizer / (entries if recipe.loss == "relative" else 1)
+    for iteration, rows in enumerate(_batches(data, recipe.iterations, recipe.batch_size)):
+        for name, rounding in roundings.items():
+            unit.layers[name].learned = rounding.weight()
+        loss = loss_of(unit.forward(rows), rows)
+        torch.autograd.backward(loss)
+        beta = annealed(iteration, recipe.iterations, recipe.warm_up, recipe.beta_start, recipe.beta_end)
+        for rounding in roundings.values():
+            rounding.back_propagate(strength, beta)
+        optimizer.step()
+        if schedule is not None:
+            schedule.step()
+        listen(unit.name, iteration, loss.detach())
+        data.report(1 / recipe.iterations)
+    for name, rounding in roundings.items():
+        layer = unit.layers[name]
+        layer.learned = None
+        assert layer.weight_grid is not None
+        layer.adopt(layer.weight_grid, rounding.integers())
+    _check(unit, [rounding.alpha for rounding in roundings.values()])
 
 
 def learn_step_sizes(
@@ -109,14 +156,14 @@ def learn_step_sizes(
 
 @dataclass(frozen=True)
 class _Loss:
-    """The reconstruction loss of one unit."""
+    """The reconstruction loss of one unit, divided by ``scale`` or, where there is none, as published."""
 
     target: Indexed
-    scale: float | None
     power: float = 2.0
     weights: Indexed | None = None
+    scale: float | None = None
 
-    def __call__(self, output: Tensor, rows: Tensor) -> Tensor:
+    def __call__(self, output: Tensor, rows: Tensor | slice) -> Tensor:
         error = output - self.target[rows]
         error = error.square() if self.power == 2 else error.abs().pow(self.power)
         if self.weights is not None:
@@ -127,43 +174,19 @@ class _Loss:
         return error.mean() * channels
 
 
-def _loss(unit: Unit, kind: str, data: CalibrationData, power: float = 2.0, weights: Indexed | None = None) -> _Loss:
-    scale = None
-    if kind == "relative":
-        spread = variance(unit.target, len(data), data.batch_size)
-        scale = max(spread, torch.finfo(torch.float32).tiny) ** (power / 2)
-    return _Loss(unit.target, scale, power, weights)
-
-
-def _fit_rounding(
-    unit: Unit,
-    roundings: dict[str, SoftRounding],
-    data: CalibrationData,
-    recipe: RoundingRecipe,
-    weights: Indexed | None,
-    listen: Listen,
-) -> None:
-    loss_of = _loss(unit, recipe.loss, data, weights=weights)
-    optimizer = Adam([rounding.alpha for rounding in roundings.values()], lr=recipe.learning_rate, fused=True)
-    entries = sum(rounding.alpha.numel() for rounding in roundings.values())
-    strength = recipe.regularizer / (entries if recipe.loss == "relative" else 1)
-    for iteration, rows in enumerate(_batches(data, recipe.iterations, recipe.batch_size)):
-        for name, rounding in roundings.items():
-            unit.layers[name].learned = rounding.weight()
-        loss = loss_of(unit.forward(rows), rows)
-        torch.autograd.backward(loss)
-        beta = annealed(iteration, recipe.iterations, recipe.warm_up, recipe.beta_start, recipe.beta_end)
-        for rounding in roundings.values():
-            rounding.back_propagate(strength, beta)
-        optimizer.step()
-        listen(unit.name, iteration, loss.detach())
-        data.report(1 / recipe.iterations)
-    for name, rounding in roundings.items():
-        layer = unit.layers[name]
-        layer.learned = None
-        assert layer.weight_grid is not None
-        layer.adopt(layer.weight_grid, rounding.integers())
-    _check(unit, [rounding.alpha for rounding in roundings.values()])
+def _loss(
+    unit: Unit, kind: Normalization, data: CalibrationData, power: float = 2.0, weights: Indexed | None = None
+) -> _Loss:
+    if kind == "published":
+        return _Loss(unit.target, power, weights)
+    loss_of = _Loss(unit.target, power, weights, 1.0)
+    total = 0.0
+    with torch.no_grad():
+        for rows in slices(len(data), data.batch_size):
+            indices = torch.arange(rows.start, rows.stop, device=data.x.device)
+            total += float(loss_of(unit.forward(indices), rows)) * (rows.stop - rows.start)
+    # A unit without an error to begin with has nothing to learn, and nothing to be divided by.
+    return replace(loss_of, scale=total / len(data) or 1.0)
 
 
 class _LearnedStep:

@@ -163,16 +163,6 @@ class RunningState:
         self._skips = tuple(keep(skip, room) for skip, room in zip(after.skips, rooms, strict=True))
 
 
-def variance(values: Indexed, count: int, batch_size: int) -> float:
-    """Return the variance of all entries of ``count`` rows."""
-    sums = torch.zeros(3, dtype=torch.float64)
-    for rows in slices(count, batch_size):
-        part = values[rows].double()
-        sums += torch.stack([part.new_tensor(part.numel()), part.sum(), part.square().sum()]).cpu()
-    entries, total, square = sums.tolist()
-    return float(square / entries - (total / entries) ** 2)
-
-
 def slices(count: int, size: int) -> list[slice]:
     """Cut ``count`` rows into slices of at most ``size``."""
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]

@@ -9,26 +9,29 @@ from qbench.quant.model import QuantModel
 from qbench.quant.running_state import Budget, Rows, slices
 
 _BLOCKS = ("residual", "attention")
+DRAWS = 4
+"""Outputs drawn for each row: gradients of one alone would be as noisy as they are large."""
 
 
 def block_sensitivities(model: QuantModel, data: CalibrationData, budget: Budget) -> dict[str, Rows]:
-    """Return the diagonal of the Fisher information at each block's output, row by row, with mean 1.
+    """Return an estimate of the diagonal of the Fisher information at each block's output, row by row, with mean 1.
 
-    It is the squared gradient of half the squared difference between the denoiser's outputs quantized and in full
-    precision; that difference takes the place of BRECQ's Kullback-Leibler divergence of class probabilities (arXiv
-    2102.05426, section 3.2), which a denoiser has not. BRECQ's code quantizes the network up to the block for each
-    block in turn; here it is quantized as a whole, once, so that one pass gives all blocks.
+    A denoiser is trained by squared errors, so its outputs are the means of a normal distribution of unit variance,
+    and the information is the expected squared gradient of that distribution's log-likelihood at an output drawn from
+    it: here the mean over ``DRAWS`` of them. BRECQ (arXiv 2102.05426, section 3.2) takes the squared gradient of a
+    classifier's loss instead, which a denoiser's calibration data do not allow; what its code takes, the difference
+    between the quantized and the full-precision output, is no draw from the model and gives a few rows all the weight.
 
     Args:
-        model: with the weights' grids.
+        model: in whatever state; full precision is looked at.
         data: what passes through it.
         budget: what the result is counted against.
     """
     found: dict[str, Rows] = {}
     sums: dict[str, float] = {}
+    generator = torch.Generator().manual_seed(data.seed)
     for rows in slices(len(data), data.batch_size):
-        for name, gradient in _gradients(model, data, rows).items():
-            square = gradient.square()
+        for name, square in _squared_gradients(model, data, rows, generator).items():
             if name not in found:
                 found[name] = budget.rows(len(data), square)
                 sums[name] = 0.0
@@ -42,17 +45,22 @@ def block_sensitivities(model: QuantModel, data: CalibrationData, budget: Budget
 
 
 @torch.enable_grad()
-def _gradients(model: QuantModel, data: CalibrationData, rows: slice) -> dict[str, Tensor]:
+def _squared_gradients(
+    model: QuantModel, data: CalibrationData, rows: slice, generator: torch.Generator
+) -> dict[str, Tensor]:
     context = {name: tensor[rows] for name, tensor in data.context.items()}
-    start = State(data.x[rows].clone().requires_grad_(True), data.timesteps[rows], context=context)
-    with model.at(data.step_indices[rows]):
-        with torch.no_grad(), model.full_precision():
-            exact = model.structure.compose(model.module, start)
-        state = start
-        outputs = {}
+    # A leaf that asks for its gradient, as no parameter does.
+    state = State(data.x[rows].clone().requires_grad_(True), data.timesteps[rows], context=context)
+    outputs = {}
+    with model.full_precision():
         for segment in model.structure.segments:
             state = segment.run(model.module, state)
             if segment.kind in _BLOCKS:
                 outputs[segment.name] = state.h
-    loss = (state.h - exact).square().sum() / 2
-    return dict(zip(outputs, torch.autograd.grad(loss, list(outputs.values())), strict=True))
+    squares = {name: torch.zeros_like(output) for name, output in outputs.items()}
+    for _ in range(DRAWS):
+        residual = torch.randn(state.h.shape, generator=generator).to(state.h)
+        gradients = torch.autograd.grad(state.h, list(outputs.values()), residual, retain_graph=True)
+        for square, gradient in zip(squares.values(), gradients, strict=True):
+            square.addcmul_(gradient, gradient, value=1 / DRAWS)
+    return {name: square.detach() for name, square in squares.items()}

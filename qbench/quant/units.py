@@ -85,18 +85,25 @@ class Walk:
     def __iter__(self) -> Iterator[Unit]:
         exact = RunningState(self._model, self._data, self.budget)
         current = RunningState(self._model, self._data, self.budget)
-        for segment in self._model.structure.segments:
-            with self._model.full_precision():
-                following = exact.behind(segment)
+        segments = self._model.structure.segments
+        for segment in segments:
             given = current if self._inputs == "quantized" else exact
             if self._is_block(segment):
+                following = self._behind(exact, segment)
                 yield self._block(segment, given, following)
             else:
                 for name in self._layers(segment):
                     yield self._layer(segment, name, given, exact)
+                if segment is segments[-1]:
+                    return
+                following = self._behind(exact, segment)
             exact = following
-            if self._inputs == "quantized":
+            if self._inputs == "quantized" and segment is not segments[-1]:
                 current = current.behind(segment)
+
+    def _behind(self, exact: RunningState, segment: Segment) -> RunningState:
+        with self._model.full_precision():
+            return exact.behind(segment)
 
     def _is_block(self, segment: Segment) -> bool:
         return self._granularity == "block" and segment.kind in _BLOCKS and bool(self._layers(segment))

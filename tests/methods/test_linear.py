@@ -1,15 +1,14 @@
-from typing import Any
-
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from qbench.bits import BitWidth
 from qbench.diffusion.structures import Structure
 from qbench.method import CalibrationData, UniformSteps
 from qbench.plugins import METHODS, Entry
-from qbench.quant.model import QuantModel
-from qbench.settings import validate
+from qbench.quant import ActivationRanges, QuantModel, WeightRanges, set_input_grids, set_weight_grids
+from qbench.settings import merged, validate
 from qbench_methods.linear import Linear, LinearSettings
 
 
@@ -37,7 +36,23 @@ def data(batch_size: int = 5, count: int = 32) -> CalibrationData:
     random = torch.Generator().manual_seed(1)
     x = torch.randn(count, 2, 6, 6, generator=random)
     steps = torch.arange(count) % 4
-    return CalibrationData(x, 999 - 300 * steps, steps, batch_size, lambda rows: None)
+    return CalibrationData(x, 999 - 300 * steps, steps, batch_size, lambda done: None)
+
+
+@pytest.fixture
+def small_attention() -> QuantModel:
+    """One attention over pixels, whose softmax output has 16 bits."""
+
+    class AttentionNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attn = Attention(4, heads=2, dim_head=3)
+
+        def forward(self, x: Tensor, timestep: Tensor, return_dict: bool = False) -> tuple[Tensor]:
+            return (self.attn(x),)
+
+    structure = Structure(boundary_layers=("attn.to_q", "attn.to_out.0"))
+    return QuantModel(AttentionNet().eval().requires_grad_(False), structure, BitWidth.parse("W4A8S16"))
 
 
 @pytest.fixture
@@ -156,8 +171,39 @@ def test_every_row_is_reported_and_no_observer_stays(linear: Linear) -> None:
     linear.quantize_activations(
         model, CalibrationData(given.x, given.timesteps, given.step_indices, 5, rows.append), model.bits
     )
-    assert sum(rows) == 32
-    assert all(layer.observer is None for layer in model.layers.values())
+    assert sum(rows) == pytest.approx(1)
+    assert len(rows) == 7
+    assert all(tap.observer is None for tap in model.taps.values())
+
+
+def test_the_operands_of_attention_are_quantized_too(linear: Linear, small_attention: QuantModel) -> None:
+    x = torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    steps = torch.arange(8) % 4
+    given = CalibrationData(x, 999 - 300 * steps, steps, 4, lambda done: None)
+    linear.quantize_weights(small_attention, None, small_attention.bits)
+    linear.quantize_activations(small_attention, given, small_attention.bits)
+    assert small_attention.left_out() == []
+    assert {name: tap.grid.bits for name, tap in small_attention.attentions["attn"].by_name("attn").items()} == {
+        "attn.q": 8,
+        "attn.k": 8,
+        "attn.softmax": 16,
+        "attn.v": 8,
+    }
+
+
+def test_ranges_are_chosen_as_the_settings_say() -> None:
+    ranges = {"estimator": "mse", "symmetric": True}
+    settings = validate(LinearSettings, {"weights": ranges, "activations": ranges}, str)
+    model, by_hand = make("W3A4"), make("W3A4")
+    method = Linear(Entry("linear", "qbench", "0", "here:there"), settings)
+    method.quantize_weights(model, None, model.bits)
+    method.quantize_activations(model, data(), model.bits)
+    set_weight_grids(by_hand, WeightRanges(estimator="mse", symmetric=True))
+    set_input_grids(by_hand, data(), ActivationRanges(estimator="mse", symmetric=True))
+    for name, layer in model.layers.items():
+        assert torch.equal(layer.weight_grid.scale, by_hand.layers[name].weight_grid.scale)
+        assert torch.equal(layer.input_grid.scale, by_hand.layers[name].input_grid.scale)
+        assert float(layer.input_grid.zero_point) == 8
 
 
 def test_only_activations_need_data(linear: Linear) -> None:
@@ -174,17 +220,14 @@ def test_the_request_is_that_of_the_settings() -> None:
 
 
 def test_presets_are_parts_of_its_settings() -> None:
-    assert list(Linear.presets) == ["strict"]
-    for preset in Linear.presets.values():
-        plain: dict[str, Any] = dict(preset)
-        assert isinstance(validate(LinearSettings, plain, str), LinearSettings)
+    defaults = LinearSettings().model_dump(mode="json")
+    found = {name: validate(LinearSettings, merged(defaults, preset), str) for name, preset in Linear.presets.items()}
+    assert found == {"strict": LinearSettings(), "fast": LinearSettings(calibration=UniformSteps(per_step=25))}
 
 
-@pytest.mark.parametrize(("bits", "refused"), [("W4A8", False), ("W2A2", False), ("W4A32", False), ("W4A8S8", True)])
-def test_it_says_what_it_cannot_do(linear: Linear, bits: str, refused: bool) -> None:
-    reason = linear.refusal(BitWidth.parse(bits))
-    assert (reason is not None) is refused
-    assert reason is None or ("linear" in reason and "softmax output" in reason)
+@pytest.mark.parametrize("bits", ["W4A8", "W2A2", "W4A32", "W32A8", "W4A8S8", "W4A8S16", "W4A8S32"])
+def test_it_takes_all_bits_that_are_offered(linear: Linear, bits: str) -> None:
+    assert linear.refusal(BitWidth.parse(bits)) is None
 
 
 def test_it_is_installed_under_its_name() -> None:

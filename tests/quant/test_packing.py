@@ -12,10 +12,22 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from qbench.bits import BitWidth
-from qbench.diffusion.structures import DIFFUSERS_UNET
-from qbench.errors import DataError
-from qbench.quant.grid import AffineGrid
-from qbench.quant.model import QuantModel, run_over
+from qbench.diffusion.structures import Structure
+from qbench.diffusion.unet_structure import unet_structure
+from qbench.plugins import Entry
+from qbench.quant import (
+    ActivationRanges,
+    AffineGrid,
+    CalibrationData,
+    DynamicGrid,
+    QuantModel,
+    SplitGrid,
+    StepGrid,
+    WeightRanges,
+    min_max_per_channel,
+    set_input_grids,
+    set_weight_grids,
+)
 from qbench.quant.packing import (
     load_input_grids,
     load_weights,
@@ -24,19 +36,20 @@ from qbench.quant.packing import (
     save_weights,
     unpack_bits,
 )
-from qbench.quant.ranges import RunningMinMax, min_max_per_channel
+from qbench.zoo.tiny_ddim import TinyDDIM, TinyDDIMSettings
 
 T = torch.tensor([3, 700])
+STEPS = torch.tensor([0, 1])
 
 
-def denoiser(widths: tuple[int, int] = (8, 16), seed: int = 0) -> UNet2DModel:
+def denoiser(seed: int = 0) -> UNet2DModel:
     torch.manual_seed(seed)
     return UNet2DModel(
         sample_size=8,
         in_channels=1,
         out_channels=1,
         layers_per_block=1,
-        block_out_channels=widths,
+        block_out_channels=(8, 16),
         norm_num_groups=4,
         attention_head_dim=8,
         down_block_types=("DownBlock2D", "AttnDownBlock2D"),
@@ -44,25 +57,30 @@ def denoiser(widths: tuple[int, int] = (8, 16), seed: int = 0) -> UNet2DModel:
     ).requires_grad_(False)
 
 
-def empty(bits: int = 4, seed: int = 1, widths: tuple[int, int] = (8, 16)) -> QuantModel:
+def empty(bits: int = 4, seed: int = 1, softmax: int | None = None) -> QuantModel:
     """A model to load into: other weights, no grids."""
-    return QuantModel(denoiser(widths, seed).eval(), DIFFUSERS_UNET, BitWidth(bits, 8), boundary_bits=8)
+    module = denoiser(seed=seed).eval()
+    return QuantModel(module, unet_structure(module), BitWidth(bits, 8, softmax), boundary_bits=8)
 
 
-def quantized(bits: int = 4) -> QuantModel:
+def quantized(bits: int = 4, split: bool = False) -> QuantModel:
     model = empty(bits, seed=0)
-    for layer in model.layers.values():
-        layer.weight_grid = min_max_per_channel(layer.weight, layer.bits.weights)
+    set_weight_grids(model, WeightRanges(), split)
     return model
 
 
-def with_input_grids(model: QuantModel) -> QuantModel:
-    ranges = {name: RunningMinMax() for name in model.layers}
-    with model.observing(ranges.__getitem__):
-        run_over(model, images(), T, 2)
-    for name, layer in model.layers.items():
-        layer.input_grid = ranges[name].grid(8)
+def calibrated(granularity: str, split: bool = False) -> QuantModel:
+    """A model with a grid of 16 bits for the softmax and of 8 for other activations."""
+    model = empty(seed=0, softmax=16)
+    set_weight_grids(model, WeightRanges())
+    data = CalibrationData(images(), T, STEPS, 2, lambda done: None)
+    set_input_grids(model, data, ActivationRanges(granularity=granularity), split)
     return model
+
+
+def wrap(module: nn.Module, bits: int) -> QuantModel:
+    """Wrap what is never called."""
+    return QuantModel(module.requires_grad_(False), Structure(("0", "0")), BitWidth(bits, 8))
 
 
 def images(seed: int = 0) -> Tensor:
@@ -110,9 +128,12 @@ def test_any_shape_can_be_packed() -> None:
         assert unpack_bits(pack_bits(each, 5), 5, 24).tolist() == each.ravel().tolist()
 
 
+@pytest.mark.parametrize("split", [False, True])
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8])
-def test_a_loaded_model_gives_the_same_bits(bits: int, path: Path) -> None:
-    frozen = quantized(bits)
+def test_a_loaded_model_gives_the_same_bits(bits: int, split: bool, path: Path) -> None:
+    frozen = quantized(bits, split)
+    splits = [name for name, layer in frozen.layers.items() if isinstance(layer.weight_grid, SplitGrid)]
+    assert splits == [name for name in frozen.layers if split and name in frozen.structure.splits]
     save_weights(frozen, path)
     frozen.freeze()
     loaded = empty(bits)
@@ -125,16 +146,32 @@ def test_a_loaded_model_gives_the_same_bits(bits: int, path: Path) -> None:
         assert not torch.equal(denoiser().eval()(images(), T).sample, wanted)
 
 
-def test_saving_before_and_after_freezing_is_the_same(tmp_path: Path) -> None:
-    model = quantized()
+def test_integers_that_are_not_the_nearest_are_kept(path: Path) -> None:
+    stored, loaded = empty(seed=0), empty()
+    for layer in stored.layers.values():
+        grid = min_max_per_channel(layer.weight, layer.bits.weights)
+        layer.adopt(grid, grid.levels - 1 - grid.quantize(layer.weight))
+    save_weights(stored, path)
+    load_weights(loaded, path)
+    stored.freeze()
+    loaded.freeze()
+    for name, layer in loaded.layers.items():
+        assert torch.equal(layer.weight, stored.layers[name].weight)
+        assert not torch.equal(layer.weight, quantized().layers[name].rounded)
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_saving_before_and_after_freezing_is_the_same(tmp_path: Path, split: bool) -> None:
+    model = quantized(split=split)
     save_weights(model, tmp_path / "before")
     model.freeze()
     save_weights(model, tmp_path / "after")
     assert contents(tmp_path / "before") == contents(tmp_path / "after")
 
 
-def test_saving_what_was_loaded_is_the_same(tmp_path: Path) -> None:
-    save_weights(quantized(), tmp_path / "first")
+@pytest.mark.parametrize("split", [False, True])
+def test_saving_what_was_loaded_is_the_same(tmp_path: Path, split: bool) -> None:
+    save_weights(quantized(split=split), tmp_path / "first")
     loaded = empty()
     load_weights(loaded, tmp_path / "first")
     save_weights(loaded, tmp_path / "second")
@@ -142,8 +179,7 @@ def test_saving_what_was_loaded_is_the_same(tmp_path: Path) -> None:
 
 
 def test_the_same_model_gives_the_same_file_to_the_byte(tmp_path: Path) -> None:
-    module = nn.Sequential(nn.Linear(3, 3)).requires_grad_(False)
-    model = QuantModel(module, DIFFUSERS_UNET, BitWidth(4, 8))
+    model = wrap(nn.Sequential(nn.Linear(3, 3)), 4)
     model.layers["0"].weight_grid = min_max_per_channel(model.layers["0"].weight, 4)
     model.layers["0"].input_grid = AffineGrid(8, torch.tensor(0.1), torch.tensor(3.0))
     for save in (save_weights, save_input_grids):
@@ -179,45 +215,79 @@ def test_the_packed_weights_take_their_bits_and_no_more(bits: int, path: Path) -
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_the_file_is_about_as_large_as_its_bits(bits: int, path: Path) -> None:
-    module = nn.Sequential(nn.Linear(512, 512, bias=False)).requires_grad_(False)
-    model = QuantModel(module, DIFFUSERS_UNET, BitWidth(bits, 32))
+    model = wrap(nn.Sequential(nn.Linear(512, 512, bias=False)), bits)
     model.layers["0"].weight_grid = min_max_per_channel(model.layers["0"].weight, bits)
     save_weights(model, path)
     assert path.stat().st_size == pytest.approx(512 * 512 * bits / 8, rel=0.06)
 
 
-def test_the_file_is_never_a_pickle(path: Path) -> None:
-    save_weights(quantized(), path)
-    content = path.read_bytes()
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    assert json.loads(header["__metadata__"]["qbench"])["format"] == "qbench-packed-weights-1"
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("boundary_bits", [None, 8])
+@pytest.mark.parametrize(("bits", "share"), [(4, 0.16), (3, 0.13)])
+def test_a_shipped_model_shrinks_as_promised(
+    tmp_path: Path, bits: int, share: float, boundary_bits: int | None, split: bool
+) -> None:
+    loaded = TinyDDIM(Entry("tiny-ddim", "qbench", "0", "here:there"), TinyDDIMSettings()).load()
+    save_file(loaded.module.state_dict(), tmp_path / "full")
+    module = loaded.module.requires_grad_(False)
+    model = QuantModel(module, loaded.structure, BitWidth(bits, 32), boundary_bits)
+    set_weight_grids(model, WeightRanges(), split)
+    save_weights(model, tmp_path / "packed")
+    assert (tmp_path / "packed").stat().st_size <= share * (tmp_path / "full").stat().st_size
 
 
-def test_input_grids_survive(path: Path) -> None:
-    model = with_input_grids(quantized())
-    model.layers["conv_in"].input_grid = None
+def test_the_files_are_never_a_pickle(path: Path) -> None:
+    for save, kind in ((save_weights, "packed-weights"), (save_input_grids, "input-grids")):
+        save(calibrated("tensor"), path)
+        content = path.read_bytes()
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        assert json.loads(header["__metadata__"]["qbench"])["format"] == f"qbench-{kind}-2"
+
+
+@pytest.mark.parametrize(
+    ("granularity", "split", "kinds"),
+    [
+        ("tensor", False, {AffineGrid}),
+        ("tensor", True, {AffineGrid, SplitGrid}),
+        ("step", False, {StepGrid}),
+        ("token", False, {DynamicGrid}),
+    ],
+)
+def test_input_grids_survive(path: Path, granularity: str, split: bool, kinds: set[type]) -> None:
+    model = calibrated(granularity, split)
+    model.taps["conv_in"].grid = None
+    assert {type(tap.grid) for tap in model.taps.values() if tap.grid is not None} == kinds
     save_input_grids(model, path)
     loaded = quantized()
     load_input_grids(loaded, path)
-    assert loaded.layers["conv_in"].input_grid is None
+    assert loaded.taps["conv_in"].grid is None
+    for name, tap in loaded.taps.items():
+        wanted = model.taps[name].grid
+        assert tap.grid is None if wanted is None else tap.grid.bits == (16 if name.endswith(".softmax") else 8)
     with torch.inference_mode():
-        assert torch.equal(loaded(images(1), T), model(images(1), T))
+        found = loaded(images(1), T, steps=STEPS)
+        assert torch.equal(found, model(images(1), T, steps=STEPS))
+        assert not torch.equal(found, quantized()(images(1), T))
 
 
-@pytest.mark.parametrize("per_channel", [False, True])
-def test_layers_may_share_one_input_grid(path: Path, per_channel: bool) -> None:
+def test_layers_may_share_one_input_grid(path: Path) -> None:
     """Queries, keys and values read one input, so a method may give them one grid."""
-    model = quantized()
-    one = torch.full((1, 1, 16) if per_channel else (), 0.1)
-    grid = AffineGrid(8, one, one * 30)
-    names = [f"mid_block.attentions.0.to_{letter}" for letter in "qkv"]
-    for name in names:
-        model.layers[name].input_grid = grid
-    save_input_grids(model, path)
-    loaded = quantized()
-    load_input_grids(loaded, path)
-    for name in names:
-        assert torch.equal(loaded.layers[name].input_grid.scale, grid.scale)
+    one = torch.tensor(0.1)
+    for grid in (
+        AffineGrid(8, one, one * 30),
+        SplitGrid(4, AffineGrid(8, one, one * 30), AffineGrid(8, one, one * 30)),
+        StepGrid(8, one.expand(3), torch.tensor([3.0, 4.0, 5.0])),
+    ):
+        model, loaded = quantized(), quantized()
+        names = [f"mid_block.attentions.0.to_{letter}" for letter in "qkv"]
+        for name in names:
+            model.layers[name].input_grid = grid
+        save_input_grids(model, path)
+        load_input_grids(loaded, path)
+        for name in names:
+            found = loaded.layers[name].input_grid
+            assert found.config() == grid.config()
+            assert all(torch.equal(found.tensors()[key], tensor) for key, tensor in grid.tensors().items())
 
 
 def test_layers_may_share_one_weight_grid(path: Path) -> None:
@@ -228,110 +298,4 @@ def test_layers_may_share_one_weight_grid(path: Path) -> None:
     save_weights(model, path)
     loaded = empty()
     load_weights(loaded, path)
-    model.freeze()
-    assert all(torch.equal(loaded.layers[name].weight, model.layers[name].weight) for name in names)
-
-
-def refused(model: QuantModel, path: Path) -> str:
-    """Return the sentence with which both loaders refuse a file."""
-    messages = []
-    for load, kind in ((load_weights, "packed-weights"), (load_input_grids, "input-grids")):
-        with pytest.raises(DataError) as caught:
-            load(model, path)
-        messages.append(str(caught.value).replace(kind, "KIND"))
-    assert messages[0] == messages[1]
-    assert str(path) in messages[0]
-    assert "\n" not in messages[0]
-    return messages[0]
-
-
-@pytest.mark.parametrize("keep", [0, 4, 8, 100, -1])
-def test_a_truncated_file_is_refused(path: Path, keep: int) -> None:
-    save_weights(quantized(), path)
-    path.write_bytes(path.read_bytes()[:keep])
-    assert "cannot be read as a packed checkpoint" in refused(empty(), path)
-
-
-@pytest.mark.parametrize("content", [b"PK\x03\x04 a zip file", b"\x80\x04 a pickle", b"{}", bytes(99), b"\xff" * 99])
-def test_a_file_that_is_no_checkpoint_is_refused(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-    refused(empty(), path)
-
-
-def test_a_missing_file_is_told(path: Path, tmp_path: Path) -> None:
-    refused(empty(), path)
-    refused(empty(), tmp_path)
-
-
-@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"format": "qbench-packed-0", "layers": "{}"}])
-def test_a_foreign_checkpoint_is_refused(path: Path, metadata: dict[str, str] | None) -> None:
-    save_file(denoiser().state_dict(), path, metadata=metadata)
-    assert "is not a file of the format qbench-KIND-1" in refused(empty(), path)
-
-
-@pytest.mark.parametrize("layers", [None, "no json", "[]", '{"conv_in": 3}', '{"conv_in": {"bits": 4}}'])
-def test_a_damaged_layout_is_refused(path: Path, layers: str | None) -> None:
-    metadata = {"format": "qbench-packed-1"} | ({} if layers is None else {"layers": layers})
-    save_file(denoiser().state_dict(), path, metadata=metadata)
-    with pytest.raises(DataError):
-        load_weights(empty(), path)
-
-
-def test_weights_of_a_model_of_another_width_are_refused(path: Path) -> None:
-    save_weights(quantized(), path)
-    with pytest.raises(DataError, match="fits this denoiser"):
-        load_weights(empty(widths=(16, 16)), path)
-
-
-@pytest.mark.parametrize("width", [1, 4])
-def test_unquantized_tensors_of_another_width_are_refused(path: Path, width: int) -> None:
-    """A norm of width 1 must not silently fill one of width 8 either."""
-
-    def normed(width: int) -> QuantModel:
-        module = nn.Sequential(nn.Linear(3, 3), nn.GroupNorm(1, width))
-        return QuantModel(module.requires_grad_(False), DIFFUSERS_UNET, BitWidth(4, 8))
-
-    save_weights(normed(width), path)
-    with pytest.raises(DataError):
-        load_weights(normed(8), path)
-
-
-def test_weights_of_a_model_with_more_or_fewer_layers_are_refused(path: Path) -> None:
-    def chain(count: int) -> QuantModel:
-        module = nn.Sequential(*(nn.Linear(3, 3) for _ in range(count))).requires_grad_(False)
-        model = QuantModel(module, DIFFUSERS_UNET, BitWidth(4, 8))
-        for layer in model.layers.values():
-            layer.weight_grid = min_max_per_channel(layer.weight, 4)
-            layer.input_grid = AffineGrid(8, torch.tensor(0.1), torch.tensor(3.0))
-        return model
-
-    save_weights(chain(2), path)
-    for count in (1, 3):
-        with pytest.raises(DataError, match="denoiser"):
-            load_weights(chain(count), path)
-    save_input_grids(chain(2), path)
-    with pytest.raises(DataError, match=r"holds the layer '1', which this denoiser has not"):
-        load_input_grids(chain(1), path)
-
-
-def test_a_file_of_weights_is_no_file_of_input_grids(path: Path) -> None:
-    save_weights(quantized(), path)
-    with pytest.raises(DataError):
-        load_input_grids(empty(), path)
-
-
-def test_a_file_of_input_grids_is_no_file_of_weights(path: Path) -> None:
-    save_input_grids(with_input_grids(quantized()), path)
-    with pytest.raises(DataError):
-        load_weights(empty(), path)
-
-
-@pytest.mark.parametrize("part", ["scale", "zero_point", "packed"])
-def test_a_file_that_lacks_a_part_is_refused(path: Path, part: str) -> None:
-    save_weights(quantized(), path)
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys() if name != f"conv_in.{part}"}  # noqa: SIM118
-    save_file(tensors, path, metadata=metadata)
-    with pytest.raises(DataError):
-        load_weights(empty(), path)
+    assert all(torch.equal(loaded.layers[name].rounded, model.layers[name].rounded) for name in names)

@@ -1,0 +1,67 @@
+"""Further processes on this machine that work on the same plan and store.
+
+They are what a second run beside the first would be: stages are claimed in the store, so nothing is done twice, and
+only the first process keeps records. A process that finds nothing left to do ends; none outlives the first one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+from threading import Thread
+
+from qbench.errors import QbenchError
+from qbench.execution.inline import Inline
+from qbench.execution.listener import Listener
+from qbench.plan import Plan
+from qbench.stages.stage import Runtime
+from qbench.store import Store
+
+
+@contextmanager
+def companions(count: int, plan: Plan, store: Store, runtime: Runtime) -> Iterator[None]:
+    """Let processes work on a plan while the context lasts.
+
+    Args:
+        count: how many, 0 for none.
+        plan: what is wanted.
+        store: where artefacts are.
+        runtime: of every process.
+    """
+    # A forked process would inherit the threads' locks of torch without the threads.
+    context = get_context("spawn")
+    processes = [
+        context.Process(target=_work, args=(plan, store.root, runtime), name=f"qbench-{index + 2}")
+        for index in range(count)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join()
+
+
+def _work(plan: Plan, root: Path, runtime: Runtime) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the first one ends the others
+    Thread(target=_end_with_the_first_process, daemon=True).start()
+    try:
+        Inline(plan, Store(root), runtime, Listener()).run(lambda cell: None)
+    except QbenchError:
+        # The first process meets the same trouble and says so.
+        return
+
+
+def _end_with_the_first_process() -> None:
+    first = parent_process()
+    if first is not None:
+        wait([first.sentinel])
+        os._exit(1)

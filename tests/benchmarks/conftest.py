@@ -1,0 +1,74 @@
+"""Benchmarks compare two things in one run, turn and turn about, so that a busy machine slows both.
+
+``pytest tests/benchmarks`` measures and asserts; with ``--benchmark-disable``, as in CI, each thing runs once.
+"""
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from qbench.bits import BitWidth
+from qbench.diffusion.unet_structure import unet_structure
+from qbench.plugins import WORKLOADS
+from qbench.quant import CalibrationData, QuantModel
+from qbench.workload import Workload
+
+Work = Callable[[], Any]
+ROUNDS = 5
+"""Turns of each; one before them warms up."""
+
+
+@pytest.fixture
+def takes_at_most(benchmark: BenchmarkFixture) -> Callable[[Work, Work, float], bool]:
+    """Return a judge of whether the first takes at most so many times as long as the second.
+
+    Where benchmarks are switched off, both run once and nothing is judged.
+    """
+
+    def judge(measured: Work, reference: Work, limit: float) -> bool:
+        if benchmark.disabled:
+            measured()
+            reference()
+            benchmark.pedantic(lambda: None)
+            return True
+        pairs = [(_seconds(measured), _seconds(reference)) for _ in range(1 + ROUNDS)][1:]
+        ratio = median(ours / theirs for ours, theirs in pairs)
+        benchmark.extra_info |= {"ratio": ratio, "limit": limit}
+        benchmark.pedantic(measured, rounds=2)
+        print(f"{ratio:.3f} times as long; at most {limit:.3f}")
+        return ratio <= limit
+
+    return judge
+
+
+@pytest.fixture
+def data() -> CalibrationData:
+    """256 rows of noise at all steps: what they are makes no difference to how long things take."""
+    x = torch.randn(256, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    steps = torch.arange(256) % 20
+    return CalibrationData(x, 950 - 50 * steps, steps, 64, lambda share: None)
+
+
+@pytest.fixture
+def tiny_ddim() -> Callable[[BitWidth], QuantModel]:
+    """Return a maker of models of the shipped denoiser."""
+
+    def make(bits: BitWidth) -> QuantModel:
+        workload = WORKLOADS.load("tiny-ddim")
+        assert issubclass(workload, Workload)
+        loaded = workload(WORKLOADS.entry("tiny-ddim"), workload.settings_class()).load()
+        module = loaded.module.eval().requires_grad_(False)
+        return QuantModel(module, unet_structure(module), bits, boundary_bits=8)
+
+    return make
+
+
+def _seconds(work: Work) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun

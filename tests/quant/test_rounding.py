@@ -1,0 +1,247 @@
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from qbench.bits import BitWidth
+from qbench.diffusion.structures import Segment, Structure
+from qbench.quant import (
+    AffineGrid,
+    CalibrationData,
+    QuantModel,
+    RoundingRecipe,
+    SplitGrid,
+    WeightRanges,
+    learn_rounding,
+    min_max_per_channel,
+    mse_per_channel,
+    set_weight_grids,
+)
+from qbench.quant.rounding import SoftRounding, annealed, push
+from qbench.quant.units import Granularity
+
+INPUTS, OUTPUTS, ROWS = 8, 4, 256
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def narrow(weight: Tensor, bits: int = 3) -> AffineGrid:
+    """A grid that leaves both ends of every channel outside."""
+    grid = min_max_per_channel(0.6 * weight, bits)
+    assert ((weight / grid.scale).round() + grid.zero_point > 2**bits - 1).any()
+    assert ((weight / grid.scale).round() + grid.zero_point < 0).any()
+    return grid
+
+
+def clamped(weight: Tensor, grid: AffineGrid) -> Tensor:
+    low, high = -grid.zero_point * grid.scale, (2**grid.bits - 1 - grid.zero_point) * grid.scale
+    return weight.maximum(low).minimum(high)
+
+
+class TestSoftRounding:
+    @pytest.mark.parametrize("shape", [(4, 6), (4, 6, 3), (4, 6, 3, 3)])
+    @pytest.mark.parametrize("bits", [2, 4, 8])
+    def test_it_starts_at_the_weight(self, shape: tuple[int, ...], bits: int) -> None:
+        weight = random(*shape)
+        grid = min_max_per_channel(weight, bits)
+        inside = clamped(weight, grid) == weight  # an end of the range may not be, as the zero point is rounded
+        assert inside.float().mean() > 0.5
+        found = SoftRounding(weight, grid).weight().detach()
+        torch.testing.assert_close(found[inside], weight[inside], rtol=1e-4, atol=1e-6)
+
+    def test_it_starts_at_the_ends_of_the_grid_where_the_weight_lies_outside(self) -> None:
+        weight = 3 * random(4, 6, 3, 3)
+        grid = narrow(weight)
+        torch.testing.assert_close(
+            SoftRounding(weight, grid).weight().detach(), clamped(weight, grid), rtol=1e-4, atol=1e-5
+        )
+
+    def test_weights_on_the_grid_start_there(self) -> None:
+        grid = AffineGrid(3, torch.tensor(0.25), torch.tensor(4.0))
+        weight = grid.dequantize(torch.arange(8.0)).view(2, 4)
+        rounding = SoftRounding(weight, grid)
+        torch.testing.assert_close(rounding.weight().detach(), weight, rtol=0, atol=1e-6)
+        assert torch.equal(grid.dequantize(rounding.integers()), weight)
+
+    @pytest.mark.parametrize("make", [min_max_per_channel, mse_per_channel, narrow])
+    def test_hardened_at_once_it_is_round_to_nearest(self, make: Callable[[Tensor, int], AffineGrid]) -> None:
+        weight = random(4, 6, 3, 3)
+        grid = make(weight, 3)
+        assert torch.equal(SoftRounding(weight, grid).integers(), grid.quantize(weight))
+
+    def test_each_half_of_a_split_weight_has_its_own_steps(self) -> None:
+        weight = torch.cat([random(4, 3, 1, 1), 20 * random(4, 5, 1, 1, seed=1)], dim=1)
+        halves = [min_max_per_channel(part, 3) for part in (weight[:, :3], weight[:, 3:])]
+        rounding = SoftRounding(weight, SplitGrid(3, *halves))
+        alone = [SoftRounding(part, grid) for part, grid in zip((weight[:, :3], weight[:, 3:]), halves, strict=True)]
+        assert torch.equal(rounding.weight(), torch.cat([each.weight() for each in alone], dim=1))
+        assert torch.equal(rounding.integers(), torch.cat([each.integers() for each in alone], dim=1))
+
+    def test_whatever_is_learned_each_integer_is_floor_or_ceiling(self) -> None:
+        weight = random(4, 6, 3, 3)
+        grid = narrow(weight)
+        rounding = SoftRounding(weight, grid)
+        rounding.alpha.detach().copy_(10 * random(*weight.shape, seed=1))
+        floor = (weight / grid.scale).floor() + grid.zero_point
+        integers, raised = rounding.integers(), rounding.alpha >= 0
+        assert torch.equal(integers, (floor + raised).clamp(0, 7))
+        assert 0.2 < raised.float().mean() < 0.8
+        rounding.alpha.detach().mul_(1e3)  # every h is 0 or 1: soft and hard are one
+        assert set(rounding.soft().unique().tolist()) == {0.0, 1.0}
+        torch.testing.assert_close(rounding.weight().detach(), grid.dequantize(integers), rtol=1e-6, atol=1e-6)
+
+    @pytest.mark.parametrize(("strength", "beta"), [(0.0, None), (0.0, 4.0), (0.3, None), (0.3, 2.0), (0.3, 7.5)])
+    def test_the_gradient_is_that_of_the_rectified_sigmoid_and_the_push(
+        self, strength: float, beta: float | None
+    ) -> None:
+        weight = random(4, 6)
+        grid = narrow(weight)
+        rounding = SoftRounding(weight, grid)
+        rounding.alpha.detach().copy_(3 * random(4, 6, seed=1))
+        alpha, upstream = rounding.alpha.detach().double(), random(4, 6, seed=2)
+        (rounding.weight() * upstream).sum().backward()
+        rounding.back_propagate(strength, beta)
+        sigmoid = 1 / (1 + (-alpha).exp())
+        h = 1.2 * sigmoid - 0.1
+        moves = (h > 0) & (h < 1)
+        integer = (weight / grid.scale).floor() + h.clamp(0, 1) + grid.zero_point
+        of_h = torch.where((integer > 0) & (integer < 7), grid.scale * upstream, 0.0).double()
+        if beta is not None:
+            of_h += strength * -2 * beta * (2 * h - 1).sign() * (2 * h - 1).abs() ** (beta - 1)
+        expected = torch.where(moves, 1.2 * sigmoid * (1 - sigmoid) * of_h, 0.0)
+        assert 0.2 < moves.float().mean() < 0.9
+        assert (moves & ((integer < 0) | (integer > 7))).any()
+        torch.testing.assert_close(rounding.alpha.grad, expected.float(), rtol=1e-4, atol=1e-6)
+
+    def test_a_weight_in_the_middle_is_pushed_nowhere(self) -> None:
+        rounding = SoftRounding(torch.full((1, 3), 0.5), AffineGrid(4, torch.tensor(1.0), torch.tensor(8.0)))
+        rounding.weight().sum().mul(0).backward()
+        rounding.back_propagate(1.0, 2.5)
+        assert rounding.alpha.grad is not None
+        assert rounding.alpha.grad.tolist() == [[0.0, 0.0, 0.0]]
+
+    def test_each_iteration_begins_without_the_gradient_of_the_one_before(self) -> None:
+        weight = random(4, 6)
+        found = []
+        rounding = SoftRounding(weight, min_max_per_channel(weight, 3))
+        for _ in range(2):
+            rounding.weight().square().sum().backward()
+            rounding.back_propagate(0.1, 3.0)
+            assert rounding.alpha.grad is not None
+            found.append(rounding.alpha.grad.clone())
+        assert torch.equal(*found)
+
+
+class TestRegularizer:
+    @pytest.mark.parametrize("beta", [2.0, 7.5, 20.0])
+    def test_it_is_0_at_0_and_1_and_1_in_the_middle(self, beta: float) -> None:
+        assert push(torch.tensor([0.0, 0.5, 1.0]), beta).tolist() == [0.0, 1.0, 0.0]
+
+    @pytest.mark.parametrize(("beta", "expected"), [(2.0, 0.75), (4.0, 0.9375)])
+    def test_its_value_and_slope_between(self, beta: float, expected: float) -> None:
+        soft = torch.tensor([0.25, 0.75], requires_grad=True)
+        found = push(soft, beta)
+        found.sum().backward()
+        assert found.tolist() == pytest.approx([expected, expected])
+        slope = 2 * beta * 0.5 ** (beta - 1)
+        assert soft.grad is not None
+        assert soft.grad.tolist() == pytest.approx([slope, -slope])
+
+    def test_nothing_is_pushed_during_the_warm_up(self) -> None:
+        found = [annealed(iteration, 100, 0.2, 20.0, 2.0) for iteration in range(100)]
+        assert found[:20] == [None] * 20
+        assert found[20] == 20.0
+        assert None not in found[20:]
+
+    def test_the_exponent_falls_evenly_to_its_end(self) -> None:
+        found = torch.tensor([annealed(iteration, 1000, 0.2, 20.0, 2.0) for iteration in range(200, 1000)])
+        assert float(found[-1]) == pytest.approx(2.0, abs=18 / 799)
+        torch.testing.assert_close(found.diff(), torch.full((799,), -18 / 800), rtol=2e-3, atol=1e-5)
+
+    def test_without_a_warm_up_it_starts_at_once(self) -> None:
+        assert annealed(0, 10, 0.0, 20.0, 2.0) == 20.0
+
+
+class Line(nn.Module):
+    """One linear layer, called as diffusers' denoisers are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = nn.Linear(INPUTS, OUTPUTS)
+        self.line.weight.data = random(OUTPUTS, INPUTS)
+
+    def forward(self, x: Tensor, timestep: Tensor, return_dict: bool = False) -> tuple[Tensor]:
+        return (self.line(x),)
+
+
+def line_model() -> QuantModel:
+    segment = Segment("line", "residual", ("line",), lambda module, state: replace(state, h=module.line(state.h)))
+    structure = Structure(boundary_layers=("line", "line"), segments=(segment,))
+    model = QuantModel(Line().requires_grad_(False), structure, BitWidth(3, 32))
+    set_weight_grids(model, WeightRanges())
+    return model
+
+
+def correlated() -> CalibrationData:
+    """Inputs with a common part, so that errors of one weight can make up for those of another."""
+    x = random(ROWS, INPUTS, seed=1) + 0.8 * random(ROWS, 1, seed=2)
+    steps = torch.zeros(ROWS, dtype=torch.int64)
+    return CalibrationData(x, steps, steps, ROWS, lambda done: None)
+
+
+def losses(x: Tensor, weight: Tensor, candidates: Tensor) -> Tensor:
+    """Mean squared error of candidates [n, inputs] for one output channel's weight [inputs]."""
+    return ((candidates - weight) @ x.T).square().mean(1)
+
+
+RECIPES = {
+    "published": RoundingRecipe(iterations=400, batch_size=64, learning_rate=0.03, regularizer=0.1),
+    "relative": RoundingRecipe(iterations=400, batch_size=64, learning_rate=0.1, regularizer=0.1, loss="relative"),
+}
+
+
+@pytest.mark.parametrize("granularity", ["block", "layer"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_it_finds_the_best_of_all_roundings_or_nearly(recipe: str, granularity: Granularity) -> None:
+    model, data = line_model(), correlated()
+    learn_rounding(model, data, RECIPES[recipe], granularity)
+    layer = model.layers["line"]
+    grid = layer.weight_grid
+    assert isinstance(grid, AffineGrid)
+    flips = torch.tensor(list(product((0, 1), repeat=INPUTS)))
+    found = nearest = best = 0.0
+    for channel, weight in enumerate(layer.weight):
+        scale, zero_point = grid.scale[channel], grid.zero_point[channel]
+        integers = ((weight / scale).floor() + flips + zero_point).clamp(0, 7)
+        found += float(losses(data.x, weight, layer.rounded[channel][None]))
+        nearest += float(losses(data.x, weight, grid.dequantize(grid.quantize(layer.weight))[channel][None]))
+        best += float(losses(data.x, weight, (integers - zero_point) * scale).min())
+    assert nearest > 1.5 * best
+    assert found < 1.1 * best
+    assert found > 0.9999 * best
+
+
+def test_a_push_that_outweighs_everything_gives_round_to_nearest() -> None:
+    """Each h goes to the nearer of 0 and 1, if it is pushed from the first iteration on."""
+    recipe = RoundingRecipe(iterations=100, learning_rate=0.1, regularizer=1e6, warm_up=0.0, beta_start=2.0)
+    model = line_model()
+    learn_rounding(model, correlated(), recipe, "layer")
+    layer = model.layers["line"]
+    assert layer.weight_grid is not None
+    assert torch.equal(layer.rounded, layer.weight_grid(layer.weight))
+
+
+def test_nothing_is_pushed_in_learning_either_until_the_warm_up_is_over() -> None:
+    recipe = RoundingRecipe(iterations=20, learning_rate=0.1, regularizer=0.0)
+    learned = []
+    for changes in ({}, {"regularizer": 1e6, "warm_up": 0.99}, {"regularizer": 1e6}):
+        model = line_model()
+        learn_rounding(model, correlated(), recipe.model_copy(update=changes), "layer")
+        learned.append(model.layers["line"].rounded)
+    assert torch.equal(learned[0], learned[1])
+    assert not torch.equal(learned[0], learned[2])
