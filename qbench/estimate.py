@@ -15,7 +15,7 @@ class Estimate:
     """The cost of some stages.
 
     Attributes:
-        seconds: time of those of which others of their kind and group were computed before.
+        seconds: time of those for which one is known.
         peak_memory_mb: the largest peak of earlier stages of these kinds, decimal MB; None if there are none.
         unknown_kinds: kinds of stages for which no time is known.
     """
@@ -50,11 +50,10 @@ class Rates:
         self._add(stage.kind, stage.group, seconds / max(stage.work, 1e-9))
 
     def seconds(self, stage: Stage) -> float | None:
-        """Return what a stage will take, judged by others of its group; None if there are none.
-
-        Other groups tell nothing: one method's weights take a thousand times as long as another's.
-        """
+        """Return what a stage will take: by its group, else by its kind if its groups are alike, else unknown."""
         known = self._rates.get((stage.kind, stage.group))
+        if known is None and stage.groups_are_alike:
+            known = [rate for (kind, _), rates in self._rates.items() if kind == stage.kind for rate in rates]
         return median(known) * stage.work if known else None
 
     def estimate(self, stages: Iterable[Stage]) -> Estimate:

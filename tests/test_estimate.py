@@ -59,6 +59,15 @@ def test_another_group_of_its_kind_is_better_than_nothing(plan: Plan, store: Sto
     assert Rates.of_store(store).seconds(quantized) == pytest.approx(2.0)
 
 
+def test_another_methods_weights_tell_nothing(micro_suite: Callable[..., Path], store: Store, put_artefact: Put):
+    plan = make_plan(load_suite(micro_suite(methods=["round", {"name": "round", "preset": "tight"}])))
+    first, second = [stage for stage in plan.stages.values() if stage.kind == "weights"]
+    put_artefact(store, first, seconds=2.0)
+    rates = Rates.of_store(store)
+    assert rates.seconds(first) == pytest.approx(2.0)
+    assert rates.seconds(second) is None
+
+
 def test_one_slow_run_among_several_does_not_decide(plan: Plan, store: Store, put_artefact: Put):
     shards = [each for index, each in enumerate(samples(plan)) if index % 3 != 2]
     for stage, seconds in zip(shards, (1.0, 100.0, 1.0), strict=False):

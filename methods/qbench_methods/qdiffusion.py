@@ -65,7 +65,12 @@ class QDiffusion(Method):
     paper = "Li et al. 2023 (Q-Diffusion), arXiv 2302.04304"
     presets: ClassVar = {
         "strict": {},
-        "fast": {"calibration": {"per_step": 25}, "rounding": FAST_ROUNDING, "step_sizes": FAST_STEP_SIZES},
+        "fast": {
+            "calibration": {"per_step": 25},
+            "weights": {"estimator": "mse"},
+            "rounding": FAST_ROUNDING,
+            "step_sizes": FAST_STEP_SIZES,
+        },
     }
     softmax_bits = SOFTMAX_BITS
     settings: QDiffusionSettings

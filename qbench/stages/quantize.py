@@ -77,6 +77,7 @@ class Weights(Stage):
 
     assignment: Assignment
     kind: ClassVar[str] = "weights"
+    groups_are_alike: ClassVar[bool] = False
 
     @property
     def title(self) -> str:
@@ -120,6 +121,7 @@ class Activations(Stage):
     assignment: Assignment
     weights: Weights | None
     kind: ClassVar[str] = "activations"
+    groups_are_alike: ClassVar[bool] = False
 
     @property
     def title(self) -> str:

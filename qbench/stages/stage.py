@@ -63,10 +63,12 @@ class Stage(ABC):
     Attributes:
         kind: the word for it; names its folder in the store.
         revision: raised when what it computes changes.
+        groups_are_alike: whether the time that one group takes says anything about another.
     """
 
     kind: ClassVar[str]
     revision: ClassVar[int] = 1
+    groups_are_alike: ClassVar[bool] = True
 
     @property
     @abstractmethod

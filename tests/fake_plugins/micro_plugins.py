@@ -182,12 +182,12 @@ class Round(Method):
 
         pause("activations")
         assert data is not None
-        ranges = {name: quant.RunningMinMax() for name in model.layers}
+        ranges = {name: quant.RunningMinMax() for name in model.taps}
         with model.observing(ranges.__getitem__):
             data.run_through(model)
-        for name, layer in model.layers.items():
-            if layer.bits.activations < 32:
-                layer.input_grid = ranges[name].grid(layer.bits.activations)
+        for name, tap in model.taps.items():
+            if tap.bits < 32:
+                tap.grid = ranges[name].grid(tap.bits)
 
 
 class OtherRound(Round):

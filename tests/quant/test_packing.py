@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from qbench.bits import BitWidth
 from qbench.diffusion.structures import Structure
 from qbench.diffusion.unet_structure import unet_structure
-from qbench.plugins import Entry
 from qbench.quant import (
     ActivationRanges,
     AffineGrid,
@@ -36,7 +35,7 @@ from qbench.quant.packing import (
     save_weights,
     unpack_bits,
 )
-from qbench.zoo.tiny_ddim import TinyDDIM, TinyDDIMSettings
+from qbench.zoo.networks import load_tiny_ddim
 
 T = torch.tensor([3, 700])
 STEPS = torch.tensor([0, 1])
@@ -147,7 +146,7 @@ def test_a_loaded_model_gives_the_same_bits(bits: int, split: bool, path: Path) 
 
 
 def test_integers_that_are_not_the_nearest_are_kept(path: Path) -> None:
-    stored, loaded = empty(seed=0), empty()
+    stored, loaded, nearest = empty(seed=0), empty(), quantized()
     for layer in stored.layers.values():
         grid = min_max_per_channel(layer.weight, layer.bits.weights)
         layer.adopt(grid, grid.levels - 1 - grid.quantize(layer.weight))
@@ -157,7 +156,7 @@ def test_integers_that_are_not_the_nearest_are_kept(path: Path) -> None:
     loaded.freeze()
     for name, layer in loaded.layers.items():
         assert torch.equal(layer.weight, stored.layers[name].weight)
-        assert not torch.equal(layer.weight, quantized().layers[name].rounded)
+        assert not torch.equal(layer.weight, nearest.layers[name].rounded)
 
 
 @pytest.mark.parametrize("split", [False, True])
@@ -227,10 +226,9 @@ def test_the_file_is_about_as_large_as_its_bits(bits: int, path: Path) -> None:
 def test_a_shipped_model_shrinks_as_promised(
     tmp_path: Path, bits: int, share: float, boundary_bits: int | None, split: bool
 ) -> None:
-    loaded = TinyDDIM(Entry("tiny-ddim", "qbench", "0", "here:there"), TinyDDIMSettings()).load()
-    save_file(loaded.module.state_dict(), tmp_path / "full")
-    module = loaded.module.requires_grad_(False)
-    model = QuantModel(module, loaded.structure, BitWidth(bits, 32), boundary_bits)
+    module = load_tiny_ddim().requires_grad_(False)
+    save_file(module.state_dict(), tmp_path / "full")
+    model = QuantModel(module, unet_structure(module), BitWidth(bits, 32), boundary_bits)
     set_weight_grids(model, WeightRanges(), split)
     save_weights(model, tmp_path / "packed")
     assert (tmp_path / "packed").stat().st_size <= share * (tmp_path / "full").stat().st_size

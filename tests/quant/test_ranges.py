@@ -65,6 +65,10 @@ def heavy_tailed(*shape: int, seed: int = 0) -> Tensor:
     return random(*shape, seed=seed) ** 3
 
 
+def extremes_of(data: Tensor) -> tuple[Tensor, Tensor]:
+    return data.min(), data.max()
+
+
 def candidate(low: float, high: float, bits: int, symmetric: bool) -> tuple[float, int, int]:
     """Return scale, zero point and last integer of a range, as the definition has it."""
     low, high, last = min(low, 0.0), max(high, 0.0), 2**bits - 1
@@ -142,6 +146,17 @@ def test_one_candidate_is_the_unshrunken_range() -> None:
     assert torch.equal(found.zero_point, wanted.zero_point)
 
 
+def test_the_narrowest_range_is_a_fifth_of_the_widest() -> None:
+    """On its four points lie all values but one, so that any wider range is worse."""
+    values = torch.tensor([0.07, 0.14, 0.21]).repeat(2000)
+    data = torch.cat([values, torch.ones(1)])
+    search = MSESearch(extremes_of(data), 2)
+    search(data)
+    for grid in (mse_per_channel(data[None], 2), search.grid(2)):
+        assert float(grid.scale) == pytest.approx(0.21 / 3, rel=1e-5)
+        check_least(grid, data, symmetric=False)
+
+
 @pytest.mark.parametrize("candidates", [0, -1, 101])
 def test_candidates_that_would_leave_no_range_are_refused(candidates: int) -> None:
     with pytest.raises(ValueError, match=f"{candidates} candidates cannot"):
@@ -157,10 +172,6 @@ def test_a_weight_that_is_not_finite_is_refused(estimate, broken: float) -> None
     weight[1, 2] = broken
     with pytest.raises(ValueError, match="not finite"):
         estimate(weight, 4)
-
-
-def extremes_of(data: Tensor) -> tuple[Tensor, Tensor]:
-    return data.min(), data.max()
 
 
 @pytest.mark.parametrize("symmetric", [False, True])

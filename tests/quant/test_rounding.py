@@ -20,8 +20,9 @@ from qbench.quant import (
     mse_per_channel,
     set_weight_grids,
 )
+from qbench.quant.reconstruction import fit_rounding
 from qbench.quant.rounding import SoftRounding, annealed, push
-from qbench.quant.units import Granularity
+from qbench.quant.units import Granularity, Walk
 
 INPUTS, OUTPUTS, ROWS = 8, 4, 256
 
@@ -245,3 +246,21 @@ def test_nothing_is_pushed_in_learning_either_until_the_warm_up_is_over() -> Non
         learned.append(model.layers["line"].rounded)
     assert torch.equal(learned[0], learned[1])
     assert not torch.equal(learned[0], learned[2])
+
+
+def travelled(iterations: int, decay: bool) -> float:
+    """How far alpha has moved in the mean."""
+    recipe = RoundingRecipe(iterations=iterations, batch_size=ROWS, learning_rate=0.05, decay=decay)
+    model, data = line_model(), correlated()
+    layer = model.layers["line"]
+    assert layer.weight_grid is not None
+    rounding = SoftRounding(layer.weight, layer.weight_grid)
+    start = rounding.alpha.detach().clone()
+    (unit,) = Walk(model, data, "layer", "quantized")
+    fit_rounding(unit, {"line": rounding}, data, recipe)
+    return float((rounding.alpha.detach() - start).abs().mean())
+
+
+def test_a_rate_that_decays_is_the_same_at_first_and_smaller_later() -> None:
+    assert travelled(1, decay=True) == travelled(1, decay=False) > 0
+    assert travelled(40, decay=True) < 0.8 * travelled(40, decay=False)

@@ -61,18 +61,13 @@ def exact(unet: Any, names: list[str], data: CalibrationData) -> dict[str, Tenso
     return {name: total.detach() / total.mean() for name, total in zip(names, sums, strict=True)}
 
 
-@pytest.mark.parametrize("kind", ["image", "text"])
 def test_it_is_the_diagonal_of_the_fisher_information(
-    kind: str,
-    small_model: Models,
-    small_unet: Callable[..., Any],
-    small_data: Data,
-    monkeypatch: pytest.MonkeyPatch,
+    small_model: Models, small_unet: Callable[..., Any], small_data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Outputs of a normal distribution of unit variance: its information is J^T J. Draws come near to it."""
     monkeypatch.setattr(sensitivity, "DRAWS", 200)
-    model, data = small_model(kind), small_data(kind, count=3)
-    wanted = exact(small_unet(kind), blocks(model), data)
+    model, data = small_model("text"), small_data("text", count=2)
+    wanted = exact(small_unet("text"), blocks(model), data)
     estimate = found(model, data)
     assert estimate.keys() == wanted.keys()
     for name, information in wanted.items():
