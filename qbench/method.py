@@ -107,7 +107,7 @@ class Method(Plugin):
         """Set ``grid`` on taps.
 
         Args:
-            model: with its weights quantized and folded, if the cell quantizes them.
+            model: with its weights quantized, if the cell quantizes them; the originals are at hand.
             data: what ``calibration("activations")`` asked for.
             bits: of the cell; ``layer.bits`` is what counts for a layer.
         """

@@ -18,7 +18,7 @@ from qbench.method import (
     UniformSteps,
     needed,
 )
-from qbench.quant.recipes import FAST_ROUNDING, ActivationRanges, RoundingRecipe, WeightRanges
+from qbench.quant.recipes import FAST_ROUNDING, FAST_SAMPLES, ActivationRanges, RoundingRecipe, WeightRanges
 
 if TYPE_CHECKING:
     from qbench.quant import QuantModel
@@ -50,7 +50,7 @@ class AdaRound(Method):
     settings_class = AdaRoundSettings
     title = "AdaRound: rounding learned layer by layer"
     paper = "Nagel et al. 2020 (AdaRound), arXiv 2004.10568"
-    presets: ClassVar = {"strict": {}, "fast": {"calibration": {"per_step": 25}, "rounding": FAST_ROUNDING}}
+    presets: ClassVar = {"strict": {}, "fast": {"calibration": {"per_step": FAST_SAMPLES}, "rounding": FAST_ROUNDING}}
     softmax_bits = SOFTMAX_BITS
     settings: AdaRoundSettings
 

@@ -20,6 +20,7 @@ from qbench.method import (
 )
 from qbench.quant.recipes import (
     FAST_ROUNDING,
+    FAST_SAMPLES,
     FAST_STEP_SIZES,
     ActivationRanges,
     RoundingRecipe,
@@ -65,7 +66,12 @@ class BRECQ(Method):
     paper = "Li et al. 2021 (BRECQ), arXiv 2102.05426"
     presets: ClassVar = {
         "strict": {},
-        "fast": {"calibration": {"per_step": 25}, "rounding": FAST_ROUNDING, "step_sizes": FAST_STEP_SIZES},
+        "fast": {
+            "calibration": {"per_step": FAST_SAMPLES},
+            "rounding": FAST_ROUNDING,
+            "activations": {"estimator": "min-max", "samples": None},
+            "step_sizes": FAST_STEP_SIZES,
+        },
     }
     softmax_bits = SOFTMAX_BITS
     settings: BRECQSettings

@@ -20,6 +20,7 @@ from qbench.method import (
 )
 from qbench.quant.recipes import (
     FAST_ROUNDING,
+    FAST_SAMPLES,
     FAST_STEP_SIZES,
     ActivationRanges,
     RoundingRecipe,
@@ -66,9 +67,10 @@ class QDiffusion(Method):
     presets: ClassVar = {
         "strict": {},
         "fast": {
-            "calibration": {"per_step": 25},
+            "calibration": {"per_step": FAST_SAMPLES},
             "weights": {"estimator": "mse"},
             "rounding": FAST_ROUNDING,
+            "activations": {"symmetric": False, "samples": None},
             "step_sizes": FAST_STEP_SIZES,
         },
     }

@@ -106,9 +106,13 @@ def tap_attention(name: str, attention: Any, bits: int, softmax_bits: int, clock
         clock: of the model.
 
     Raises:
-        StageError: its processor is not one that is known.
+        StageError: it is of a derived type, or its processor is not one that is known.
     """
     stock = attention.processor
+    if type(attention).__name__ != "Attention":
+        raise StageError(
+            f"the attention {name!r} is a {type(attention).__name__}, which qbench does not know how to quantize"
+        )
     if type(stock).__name__ not in _STOCK:
         raise StageError(
             f"the attention {name!r} computes with {type(stock).__name__}, which qbench does not know how to quantize"
@@ -119,5 +123,5 @@ def tap_attention(name: str, attention: Any, bits: int, softmax_bits: int, clock
 
 
 def is_attention(module: nn.Module) -> bool:
-    """Whether a module is one of diffusers' Attention modules."""
-    return type(module).__name__ == "Attention"
+    """Whether a module is one of diffusers' Attention modules, or derived from it."""
+    return any(base.__name__ == "Attention" for base in type(module).__mro__)

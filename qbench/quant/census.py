@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from qbench.bits import FULL_PRECISION_BITS
 from qbench.diffusion.structures import Context, Structure
 from qbench.quant.attention import is_attention
-from qbench.quant.layers import is_quantizable
+from qbench.quant.layers import QuantLayer, named_layers
 from qbench.quant.model import QuantModel
 
 
@@ -59,7 +59,12 @@ def take_census(
         x: one example input [1, *latent shape].
         timesteps: [1].
         context: what it is conditioned on, one row.
+
+    Raises:
+        ValueError: the denoiser is wrapped already.
     """
+    if any(isinstance(each, QuantLayer) for each in module.modules()):
+        raise ValueError("a census is taken before the layers are wrapped")
     macs: dict[str, int] = {}
     hooks = []
 
@@ -73,7 +78,7 @@ def take_census(
     def count_attention(name: str) -> Any:
         def hook(attention: nn.Module, inputs: tuple[Tensor, ...], keywords: dict[str, Any], _: Any) -> None:
             hidden = inputs[0] if inputs else keywords["hidden_states"]
-            context = keywords.get("encoder_hidden_states")
+            context = inputs[1] if len(inputs) > 1 else keywords.get("encoder_hidden_states")
             queries = _tokens(hidden)
             keys = queries if context is None else _tokens(context)
             width = attention.get_parameter("to_q.weight").shape[0]
@@ -81,7 +86,10 @@ def take_census(
 
         return hook
 
-    layers = {name: each for name, each in module.named_modules() if is_quantizable(each)}
+    layers: dict[str, nn.Module] = {}
+    for _, _, name, layer in named_layers(module):
+        if layer not in layers.values():
+            layers[name] = layer
     attentions = {name: each for name, each in module.named_modules() if is_attention(each)}
     for name, layer in layers.items():
         hooks.append(layer.register_forward_hook(count_layer(name)))

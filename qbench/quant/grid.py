@@ -10,6 +10,9 @@ from torch import Tensor
 
 from qbench.bits import LOW_BITS, SOFTMAX_BITS
 
+MOST_AXES = 3
+"""Trailing axes of what a convolution of images sees."""
+
 
 class Grid(Protocol):
     """What a weight or an activation is rounded to."""
@@ -61,20 +64,27 @@ class WeightGrid(Grid, Protocol):
 
 
 class _RoundStraightThrough(torch.autograd.Function):
-    """Rounds, and hands gradients on as if it had not (Bengio et al. 2013, arXiv 1308.3432)."""
+    """Rounds to scale * integers from low to high, with the gradients of LSQ (Esser et al. 2020, arXiv 1902.08153).
+
+    Rounding hands the gradient on as if it were not there (the straight-through estimator, Bengio et al. 2013, arXiv
+    1308.3432). The two end points belong to the inside, which torch's own clamp sees differently on its own: it halves
+    or drops their gradient.
+    """
 
     @staticmethod
-    def forward(_: Any, x: Tensor) -> Tensor:
-        return x.round()
+    def forward(ctx: Any, x: Tensor, scale: Tensor, low: Any, high: Any) -> Tensor:
+        scaled = x / scale
+        rounded = scaled.round()
+        clamped = rounded.clamp(low, high)
+        inside = rounded == clamped
+        ctx.save_for_backward(inside, clamped - scaled * inside)
+        ctx.scale_shape = scale.shape
+        return clamped * scale
 
     @staticmethod
-    def backward(_: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0]
-
-
-def round_straight_through(x: Tensor) -> Tensor:
-    """Return ``x`` rounded to the nearest integer, half to even, with the gradient of the identity."""
-    return _RoundStraightThrough.apply(x)  # type: ignore[no-any-return]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        inside, slope = ctx.saved_tensors
+        return gradients[0] * inside, (gradients[0] * slope).sum_to_size(ctx.scale_shape), None, None
 
 
 @dataclass(frozen=True)
@@ -95,8 +105,7 @@ class AffineGrid:
     zero_point: Tensor
 
     def __post_init__(self) -> None:
-        if type(self.bits) is not int or self.bits not in SOFTMAX_BITS:
-            raise ValueError(f"a grid of {self.bits} bits is not offered: use one of {SOFTMAX_BITS}")
+        _check_bits(self.bits)
 
     @property
     def levels(self) -> int:
@@ -123,7 +132,8 @@ class AffineGrid:
         """Return ``x`` rounded to the grid."""
         low, high = self._bounds
         if torch.is_grad_enabled() and (x.requires_grad or self.scale.requires_grad):
-            return round_straight_through(x / self.scale).clamp(low, high) * self.scale
+            rounded: Tensor = _RoundStraightThrough.apply(x, self.scale, low, high)
+            return rounded
         return x.div(self.scale).round_().clamp_(low, high).mul_(self.scale)
 
     def dense(self, shape: Sequence[int]) -> "AffineGrid":
@@ -204,6 +214,10 @@ class SplitGrid:
         """Return what keeps the grid from being stored and loaded again."""
         if self.first.bits != self.second.bits:
             return f"whose halves have {self.first.bits} and {self.second.bits} bits"
+        if self.first.scale.shape != self.second.scale.shape:
+            return "whose halves have scales of different shapes"
+        if type(self.index) is not int or self.index < 1:
+            return f"split at {self.index!r}"
         if weight_shape is not None and not 0 < self.index < weight_shape[1]:
             return f"split at {self.index} of {weight_shape[1]} channels"
         return self.first.fault(weight_shape) or self.second.fault(weight_shape)
@@ -236,6 +250,9 @@ class StepGrid:
     scale: Tensor
     zero_point: Tensor
 
+    def __post_init__(self) -> None:
+        _check_bits(self.bits)
+
     def __call__(self, x: Tensor, steps: Tensor | None = None) -> Tensor:
         """Return each row of ``x`` [batch, ...] rounded to the grid of its step, or of the last one there is."""
         if steps is None:
@@ -248,7 +265,7 @@ class StepGrid:
         """Return what keeps the grid from being stored and loaded again."""
         if weight_shape is not None:
             return "that changes with the step, where a weight needs one that does not"
-        if self.scale.dim() != 1 or self.scale.shape != self.zero_point.shape:
+        if self.scale.dim() != 1 or not len(self.scale) or self.scale.shape != self.zero_point.shape:
             return f"of shape {tuple(self.scale.shape)}, where one value for each step is due"
         return _fault(self.bits, self.scale, self.zero_point)
 
@@ -278,6 +295,11 @@ class DynamicGrid:
     bits: int
     axes: int = 1
 
+    def __post_init__(self) -> None:
+        _check_bits(self.bits)
+        if type(self.axes) is not int or not 1 <= self.axes <= MOST_AXES:
+            raise ValueError(f"a range over {self.axes!r} axes is not offered: use 1 to {MOST_AXES}")
+
     def __call__(self, x: Tensor, steps: Tensor | None = None) -> Tensor:
         """Return ``x`` rounded, each slice to the grid of its own extremes.
 
@@ -294,7 +316,7 @@ class DynamicGrid:
         """Return what keeps the grid from being stored and loaded again."""
         if weight_shape is not None:
             return "that changes with its input, where a weight needs one that does not"
-        return None if self.axes >= 1 and self.bits in SOFTMAX_BITS else f"of {self.bits} bits over {self.axes} axes"
+        return None
 
     def config(self) -> dict[str, Any]:
         """Return bits and axes."""
@@ -318,15 +340,19 @@ def grid_from_parts(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
     try:
         kind, bits = config["kind"], config["bits"]
         if kind == "dynamic":
+            if tensors:
+                raise ValueError(f"it has {', '.join(tensors)}, which it cannot use")
             return DynamicGrid(bits, config["axes"])
         scale, zero_point = tensors["scale"], tensors["zero_point"]
+        if scale.dtype != torch.float32 or zero_point.dtype != torch.float32:
+            raise ValueError(f"its scale is {scale.dtype} and its zero point {zero_point.dtype}, not float32")
         if kind == "affine":
             return AffineGrid(bits, scale, zero_point)
         if kind == "steps":
             return StepGrid(bits, scale, zero_point)
         if kind == "split":
-            halves = [AffineGrid(bits, scale[half], zero_point[half]) for half in (0, 1)]
-            return SplitGrid(config["index"], *halves)
+            first, second = (AffineGrid(bits, *half) for half in zip(scale, zero_point, strict=True))
+            return SplitGrid(config["index"], first, second)
     except (KeyError, IndexError, TypeError) as error:
         raise ValueError(f"it is incomplete: {error}") from error
     raise ValueError(f"its kind {kind!r} is not known")
@@ -346,11 +372,14 @@ def grid_from_range(low: Tensor, high: Tensor, bits: int, symmetric: bool = Fals
         symmetric: whether the grid is symmetric about 0.
 
     Raises:
-        ValueError: a bound is not finite.
+        ValueError: a bound is not finite, or their difference is not.
     """
     if not (torch.isfinite(low).all() and torch.isfinite(high).all()):
         raise ValueError("a range to quantize is not finite: weights or activations hold NaN or infinity")
-    return affine_grid(low, high, bits, symmetric)
+    grid = affine_grid(low, high, bits, symmetric)
+    if not torch.isfinite(grid.scale).all():
+        raise ValueError("a range to quantize is wider than float32 can tell")
+    return grid
 
 
 def affine_grid(low: Tensor, high: Tensor, bits: int, symmetric: bool = False) -> AffineGrid:
@@ -362,6 +391,11 @@ def affine_grid(low: Tensor, high: Tensor, bits: int, symmetric: bool = False) -
         return AffineGrid(bits, _positive(scale), zero_point)
     scale = _positive((high - low) / (2**bits - 1))
     return AffineGrid(bits, scale, torch.round(-low / scale).clamp(0, 2**bits - 1))
+
+
+def _check_bits(bits: Any) -> None:
+    if type(bits) is not int or bits not in SOFTMAX_BITS:
+        raise ValueError(f"a grid of {bits!r} bits is not offered: use one of {', '.join(map(str, SOFTMAX_BITS))}")
 
 
 def _positive(scale: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Layers with a weight, wrapped so that weight and input can be quantized."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -103,6 +103,7 @@ class QuantLayer(nn.Module):
         self._operation = _operation(original)
         self.weight: Tensor = original.weight  # type: ignore[assignment]
         self.bias: Tensor | None = original.bias  # type: ignore[assignment]
+        self.train(original.training)
         self._bits = bits
         self.split = split
         self.tap = Tap(bits.activations, clock)
@@ -166,6 +167,17 @@ class QuantLayer(nn.Module):
     def apply_to(self, x: Tensor, weight: Tensor) -> Tensor:
         """Apply the layer to ``x`` with another weight and without a look at the input's grid."""
         return self._operation(x, weight, self.bias)
+
+
+def named_layers(module: nn.Module) -> Iterator[tuple[nn.Module, str, str, nn.Module]]:
+    """Yield every place that holds a layer that QuantLayer wraps: parent, name in it, full name, layer.
+
+    One layer may be held in two places (diffusers' Downsample2D does so), and then comes twice.
+    """
+    for parent_name, parent in list(module.named_modules(remove_duplicate=False)):
+        for child_name, child in list(parent._modules.items()):  # named_children() hides second names
+            if child is not None and is_quantizable(child):
+                yield parent, child_name, f"{parent_name}.{child_name}" if parent_name else child_name, child
 
 
 def is_quantizable(module: nn.Module) -> bool:

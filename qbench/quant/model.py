@@ -13,7 +13,7 @@ from qbench.diffusion.structures import Context, Structure
 from qbench.errors import StageError
 from qbench.quant.attention import AttentionTaps, is_attention, tap_attention
 from qbench.quant.data import CalibrationData
-from qbench.quant.layers import Clock, LayerBits, QuantLayer, Tap, is_quantizable
+from qbench.quant.layers import Clock, LayerBits, QuantLayer, Tap, named_layers
 
 _UNQUANTIZED = (nn.GroupNorm, nn.LayerNorm, nn.Embedding, nn.BatchNorm2d)
 
@@ -50,6 +50,7 @@ class QuantModel:
         self.layers: dict[str, QuantLayer] = {}
         self.attentions: dict[str, AttentionTaps] = {}
         self._clock = Clock()
+        self._is_frozen = False
         self._wrap_layers(boundary_bits)
         self._tap_attentions()
         self.taps: dict[str, Tap] = {name: layer.tap for name, layer in self.layers.items()}
@@ -70,10 +71,17 @@ class QuantModel:
         """Fold all weights: the state for sampling. Full precision is gone then."""
         for layer in self.layers.values():
             layer.fold()
+        self._is_frozen = True
 
     @contextmanager
     def full_precision(self) -> Iterator[None]:
-        """Let no grid be in force while the context lasts."""
+        """Let no grid be in force while the context lasts.
+
+        Raises:
+            ValueError: the model is frozen.
+        """
+        if self._is_frozen:
+            raise ValueError("the model is frozen, so it has no full precision to go back to")
         with self.quantizing_only(()):
             yield
 
@@ -83,7 +91,13 @@ class QuantModel:
 
         Args:
             names: of taps; a layer's goes for its weight and its input.
+
+        Raises:
+            ValueError: there is no such tap.
         """
+        unknown = [name for name in names if name not in self.taps]
+        if unknown:
+            raise ValueError(f"the denoiser has no layer or attention operand {unknown[0]!r}")
         before = [tap.enabled for tap in self.taps.values()]
         for name, tap in self.taps.items():
             tap.enabled = name in names
@@ -97,16 +111,19 @@ class QuantModel:
     def observing(self, make: Callable[[str], Callable[[Tensor], None]]) -> Iterator[None]:
         """Let an observer see each activation that can be quantized, before it is, while the context lasts.
 
+        Observers from outside the context see nothing meanwhile.
+
         Args:
             make: returns the observer of a tap from its name.
         """
+        before = [tap.observer for tap in self.taps.values()]
         for name, tap in self.taps.items():
             tap.observer = make(name)
         try:
             yield
         finally:
-            for tap in self.taps.values():
-                tap.observer = None
+            for tap, observer in zip(self.taps.values(), before, strict=True):
+                tap.observer = observer
 
     @contextmanager
     def at(self, steps: Tensor | None) -> Iterator[None]:
@@ -136,20 +153,21 @@ class QuantModel:
 
     def _wrap_layers(self, boundary_bits: int | None) -> None:
         wrapped: dict[int, QuantLayer] = {}
-        # One layer may be held under two names (diffusers' Downsample2D does so): both must show the same wrapper.
-        for parent_name, parent in list(self.module.named_modules(remove_duplicate=False)):
-            for child_name, child in list(parent._modules.items()):  # named_children() hides second names
-                if child is None:
-                    continue
-                name = f"{parent_name}.{child_name}" if parent_name else child_name
-                if id(child) in wrapped:
-                    setattr(parent, child_name, wrapped[id(child)])
-                elif is_quantizable(child):
-                    bits = self._bits_of(name, boundary_bits)
-                    layer = QuantLayer(child, bits, self.structure.splits.get(name), self._clock)
-                    wrapped[id(child)] = layer
-                    self.layers[name] = layer
-                    setattr(parent, child_name, layer)
+        owners: dict[int, str] = {}
+        # One layer may be held under two names: both must show the same wrapper.
+        for parent, child_name, name, child in list(named_layers(self.module)):
+            if id(child) not in wrapped:
+                layer = QuantLayer(
+                    child, self._bits_of(name, boundary_bits), self.structure.splits.get(name), self._clock
+                )
+                owner = owners.setdefault(id(layer.weight), name)
+                if owner != name:
+                    raise StageError(
+                        f"the layers {owner!r} and {name!r} share a weight, so they cannot be quantized apart"
+                    )
+                wrapped[id(child)] = layer
+                self.layers[name] = layer
+            setattr(parent, child_name, wrapped[id(child)])
         self._check_every_parameter_is_accounted_for()
         named = [*self.structure.splits, *(() if boundary_bits is None else self.structure.boundary_layers)]
         absent = next((name for name in named if name not in self.layers), None)

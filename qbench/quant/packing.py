@@ -108,7 +108,12 @@ def load_input_grids(model: QuantModel, path: Path) -> None:
     for name, config in grids.items():
         if name not in model.taps:
             raise DataError(f"{path} holds the activation {name!r}, which this denoiser has not")
-        model.taps[name].grid = _pop_grid(tensors, name, config, path, None).to(device)
+        grid = _pop_grid(tensors, name, config, path, None).to(device)
+        if isinstance(grid, SplitGrid) and not (
+            name in model.layers and grid.index < model.layers[name].weight.shape[1]
+        ):
+            raise DataError(f"{path} holds a grid of {name!r} split at {grid.index}, where there is no such channel")
+        model.taps[name].grid = grid
     if tensors:
         raise DataError(f"{path} holds {next(iter(tensors))!r}, which belongs to no grid")
 
@@ -155,7 +160,7 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("qbench", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise DataError(f"{path} cannot be read as a packed checkpoint ({error})") from error
     if not isinstance(header, dict) or header.get("format") != kind:
         raise DataError(f"{path} is not a file of the format {kind}")

@@ -4,16 +4,20 @@ Those for weights are functions of a weight. Those for activations see tensor af
 of them must know the extremes before.
 """
 
+import math
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from qbench.bits import LOW_BITS
 from qbench.quant.grid import AffineGrid, affine_grid, grid_from_range
 
 MSE_CANDIDATES = 80
 MSE_POWER = 2.4
 HISTOGRAM_BINS = 2048
+HISTOGRAM_VALUES = 2**24
+"""How many values are counted at a time: torch counts in float32, which adds no more to so much."""
 
 
 class RangeEstimator(Protocol):
@@ -152,13 +156,15 @@ class Percentile:
 
     def __init__(self, extremes: tuple[Tensor, Tensor], percent: float = 99.99) -> None:
         self._low, self._high = extremes
+        grid_from_range(self._low, self._high, LOW_BITS[-1])  # refuses what is not finite
         self._percent = percent
         self._counts = torch.zeros(HISTOGRAM_BINS, dtype=torch.float64)
 
     def __call__(self, x: Tensor) -> None:
         """Take in a tensor of any shape."""
-        found = torch.histc(x.detach().float(), HISTOGRAM_BINS, float(self._low), float(self._high))
-        self._counts += found.to("cpu", torch.float64)
+        for part in x.detach().float().flatten().tensor_split(max(1, math.ceil(x.numel() / HISTOGRAM_VALUES))):
+            found = torch.histc(part, HISTOGRAM_BINS, float(self._low), float(self._high))
+            self._counts += found.to("cpu", torch.float64)
 
     def grid(self, bits: int, symmetric: bool = False) -> AffineGrid:
         """Return the per-tensor grid over what was seen."""

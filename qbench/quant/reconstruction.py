@@ -5,6 +5,7 @@ LSQ (arXiv 1902.08153) for step sizes. Everything runs in the modules' evaluatio
 same result.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -24,8 +25,8 @@ from qbench.quant.running_state import Indexed, slices
 from qbench.quant.sensitivity import block_sensitivities
 from qbench.quant.units import Granularity, Unit, Walk
 
-LEAST_STEP_SIZE = 0.01
-"""How far a learned step size may shrink, as a share of where it started: below, nothing would be left of the grid."""
+STEP_SIZE_SHARES = (0.01, 100.0)
+"""How far a learned step size may go from where it started: beyond, nothing would be left of the grid."""
 UNLEARNED_BITS = 16
 
 Listen = Callable[[str, int, Tensor], None]
@@ -69,6 +70,7 @@ def learn_rounding(
             fit_rounding(unit, roundings, data.for_share(share), recipe, weights.get(unit.name), listen)
         else:
             data.report(share)
+        del unit  # what it holds would stay while the next one is collected
 
 
 def fit_rounding(
@@ -94,7 +96,6 @@ def fit_rounding(
     """
     loss_of = _loss(unit, recipe.loss, data, weights=weights)
     optimizer = Adam([rounding.alpha for rounding in roundings.values()], lr=recipe.learning_rate, fused=True)
-    schedule = CosineAnnealingLR(optimizer, T_max=recipe.iterations) if recipe.decay else None
     entries = sum(rounding.alpha.numel() for rounding in roundings.values())
     strength = recipe.regularizer / (entries if recipe.loss == "relative" else 1)
     for iteration, rows in enumerate(_batches(data, recipe.iterations, recipe.batch_size)):
@@ -106,8 +107,6 @@ def fit_rounding(
         for rounding in roundings.values():
             rounding.back_propagate(strength, beta)
         optimizer.step()
-        if schedule is not None:
-            schedule.step()
         listen(unit.name, iteration, loss.detach())
         data.report(1 / recipe.iterations)
     for name, rounding in roundings.items():
@@ -152,6 +151,7 @@ def learn_step_sizes(
             _fit_step_sizes(unit, learned, data.for_share(share), recipe, listen)
         else:
             data.report(share)
+        del unit  # what it holds would stay while the next one is collected
 
 
 @dataclass(frozen=True)
@@ -205,18 +205,24 @@ class _LearnedStep:
     def install(self) -> None:
         """Let the tap round to the grid of now, with its gradient."""
         scale = self._start * self.parameter.exp() if self._logarithmic else self.parameter
-        self._tap.grid = grid_from_parts(self._grid.config(), {"scale": scale, "zero_point": self._zero_point})
+        self._put(scale)
 
     @torch.no_grad()
-    def keep_positive(self) -> None:
-        """Stop the step size from vanishing."""
-        if not self._logarithmic:
-            self.parameter.copy_(torch.maximum(self.parameter, LEAST_STEP_SIZE * self._start))
+    def keep_within_bounds(self) -> None:
+        """Stop the step size from vanishing or running away."""
+        if self._logarithmic:
+            self.parameter.clamp_(math.log(STEP_SIZE_SHARES[0]), math.log(STEP_SIZE_SHARES[1]))
+        else:
+            low, high = (share * self._start for share in STEP_SIZE_SHARES)
+            self.parameter.copy_(torch.minimum(torch.maximum(self.parameter, low), high))
 
-    @torch.no_grad()
     def finish(self) -> None:
         """Let the tap round to the grid that was learned, without gradients."""
-        self.install()
+        learned = self.parameter.detach()
+        self._put(self._start * learned.exp() if self._logarithmic else learned)
+
+    def _put(self, scale: Tensor) -> None:
+        self._tap.grid = grid_from_parts(self._grid.config(), {"scale": scale, "zero_point": self._zero_point})
 
 
 def _fit_step_sizes(
@@ -234,7 +240,7 @@ def _fit_step_sizes(
         optimizer.step()
         schedule.step()
         for each in learned:
-            each.keep_positive()
+            each.keep_within_bounds()
         listen(unit.name, iteration, loss.detach())
         data.report(1 / recipe.iterations)
     for each in learned:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -24,6 +25,8 @@ from qbench.quant.ranges import (
 )
 from qbench.quant.recipes import ActivationRanges, WeightRanges
 
+AVERAGED_ROWS = 64
+"""Rows whose extremes enter a running average at a time, as in Q-Diffusion's code; the machine has no say in it."""
 EstimatorT = TypeVar("EstimatorT", bound=RangeEstimator)
 
 
@@ -74,30 +77,56 @@ def set_input_grids(
     Raises:
         StageError: an activation is not finite or never came by, or a split is asked of other ranges than one for all.
     """
+    if ranges.symmetric and ranges.granularity == "token":
+        raise StageError("ranges from each token as it comes are not offered as symmetric ones")
     if split and ranges.granularity != "tensor":
         raise StageError(f"a split shortcut needs one range for all, not one for each {ranges.granularity}")
+    if not len(data):
+        raise StageError("the calibration data has no rows, so there is nothing to calibrate on")
     taps = {name: tap for name, tap in model.taps.items() if tap.bits < FULL_PRECISION_BITS and chosen(name)}
-    if ranges.granularity == "token":
+    if not taps or ranges.granularity == "token":
         for name, tap in taps.items():
             tap.grid = _dynamic_grid(model, name, tap)
+        data.report(1.0)
         return
+    with _activations_as_they_are(model):
+        grids = _grids(model, data, ranges, split, taps)
+    for name, grid in grids.items():
+        taps[name].grid = grid
+
+
+def _grids(
+    model: QuantModel, data: CalibrationData, ranges: ActivationRanges, split: bool, taps: dict[str, Tap]
+) -> dict[str, Grid]:
     if ranges.samples is not None or ranges.estimator == "running-average":
         # In the data's own order, by step, a moving average would forget all but the last steps.
         generator = torch.Generator().manual_seed(data.seed)
         drawn = torch.randperm(len(data), generator=generator)[: ranges.samples]
         data = data.rows(drawn.to(data.step_indices.device))
+    if ranges.estimator == "running-average":
+        data = replace(data, batch_size=AVERAGED_ROWS)
     if ranges.granularity == "tensor":
-        for name, grid in _Calibration(model, ranges, split, taps).grids(data).items():
-            taps[name].grid = grid
-        return
+        return _Calibration(model, ranges, split, taps).grids(data)
     steps = torch.unique(data.step_indices)
     calibration = _Calibration(model, ranges, False, taps)
     found = []
     for step in steps:
         at_step = data.for_share(1 / len(steps)).rows((data.step_indices == step).nonzero().squeeze(1))
         found.append(calibration.grids(at_step))
-    for name, tap in taps.items():
-        tap.grid = _grid_of_steps(steps, [grids[name] for grids in found])
+    return {name: _grid_of_steps(steps, [grids[name] for grids in found]) for name in taps}
+
+
+@contextmanager
+def _activations_as_they_are(model: QuantModel) -> Iterator[None]:
+    """Take the grids off all taps while the context lasts."""
+    before = {name: tap.grid for name, tap in model.taps.items()}
+    for tap in model.taps.values():
+        tap.grid = None
+    try:
+        yield
+    finally:
+        for name, tap in model.taps.items():
+            tap.grid = before[name]
 
 
 def _weight_grid(layer: QuantLayer, grid: Callable[[Tensor], AffineGrid], split: bool) -> WeightGrid:

@@ -89,12 +89,12 @@ def push(soft: Tensor, beta: float) -> Tensor:
 
 
 def annealed(iteration: int, iterations: int, warm_up: float, start: float, end: float) -> float | None:
-    """Return beta at an iteration, from 0; None during the warm-up, when nothing is pushed.
+    """Return beta at an iteration, counted from 0; None during the warm-up, when nothing is pushed.
 
-    It falls linearly from ``start`` at the end of the warm-up to ``end`` (the authors' code; the paper leaves the
-    schedule open).
+    It falls linearly from ``start`` at the end of the warm-up to ``end`` at the last iteration (Q-Diffusion's and
+    BRECQ's code; the paper leaves the schedule open).
     """
-    first = warm_up * iterations
-    if iteration < first:
+    count, first = iteration + 1, warm_up * iterations
+    if count < first:
         return None
-    return end + (start - end) * max(0.0, 1 - (iteration - first) / (iterations - first))
+    return end + (start - end) * (1 - (count - first) / (iterations - first))

@@ -6,6 +6,7 @@ network, where starting anew for each block would cost one pass a block.
 
 from __future__ import annotations
 
+import os
 import tempfile
 import weakref
 from pathlib import Path
@@ -53,10 +54,11 @@ class Budget:
         return rows
 
     def _mapped(self, count: int, like: Tensor) -> Tensor:
-        shape = (count, *like.shape[1:])
+        shape = torch.Size((count, *like.shape[1:]))
         try:
             with tempfile.NamedTemporaryFile(dir=self._folder, prefix="qbench-rows-") as file:
-                return torch.from_file(file.name, True, torch.Size(shape).numel(), dtype=like.dtype).view(shape)
+                _occupy(file.fileno(), shape.numel() * like.element_size())
+                return torch.from_file(file.name, True, shape.numel(), dtype=like.dtype).view(shape)
         except (OSError, RuntimeError) as error:
             raise StageError(f"calibration data does not fit the cache and cannot go to a file: {error}") from error
 
@@ -161,6 +163,16 @@ class RunningState:
             self._embedding = keep(after.embedding, self._embedding)
         rooms = self._skips or (None,) * len(after.skips)
         self._skips = tuple(keep(skip, room) for skip, room in zip(after.skips, rooms, strict=True))
+
+
+def _occupy(file: int, size: int) -> None:
+    """Make room on the disk now: a mapped file that finds none later ends the process without a word."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
+        return
+    block = bytes(2**20)
+    for start in range(0, size, len(block)):
+        os.write(file, block[: size - start])
 
 
 def slices(count: int, size: int) -> list[slice]:

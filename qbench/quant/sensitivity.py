@@ -29,9 +29,8 @@ def block_sensitivities(model: QuantModel, data: CalibrationData, budget: Budget
     """
     found: dict[str, Rows] = {}
     sums: dict[str, float] = {}
-    generator = torch.Generator().manual_seed(data.seed)
     for rows in slices(len(data), data.batch_size):
-        for name, square in _squared_gradients(model, data, rows, generator).items():
+        for name, square in _squared_gradients(model, data, rows).items():
             if name not in found:
                 found[name] = budget.rows(len(data), square)
                 sums[name] = 0.0
@@ -45,9 +44,7 @@ def block_sensitivities(model: QuantModel, data: CalibrationData, budget: Budget
 
 
 @torch.enable_grad()
-def _squared_gradients(
-    model: QuantModel, data: CalibrationData, rows: slice, generator: torch.Generator
-) -> dict[str, Tensor]:
+def _squared_gradients(model: QuantModel, data: CalibrationData, rows: slice) -> dict[str, Tensor]:
     context = {name: tensor[rows] for name, tensor in data.context.items()}
     # A leaf that asks for its gradient, as no parameter does.
     state = State(data.x[rows].clone().requires_grad_(True), data.timesteps[rows], context=context)
@@ -58,9 +55,15 @@ def _squared_gradients(
             if segment.kind in _BLOCKS:
                 outputs[segment.name] = state.h
     squares = {name: torch.zeros_like(output) for name, output in outputs.items()}
-    for _ in range(DRAWS):
-        residual = torch.randn(state.h.shape, generator=generator).to(state.h)
+    residuals = torch.stack([_residuals(data.seed, row, state.h.shape[1:]) for row in range(rows.start, rows.stop)], 1)
+    for residual in residuals.to(state.h):
         gradients = torch.autograd.grad(state.h, list(outputs.values()), residual, retain_graph=True)
         for square, gradient in zip(squares.values(), gradients, strict=True):
             square.addcmul_(gradient, gradient, value=1 / DRAWS)
     return {name: square.detach() for name, square in squares.items()}
+
+
+def _residuals(seed: int, row: int, shape: torch.Size) -> Tensor:
+    """Return a row's own draws [draws, *shape], so that they do not depend on the batch."""
+    generator = torch.Generator().manual_seed((seed * 2**32 + row) % 2**63)
+    return torch.randn((DRAWS, *shape), generator=generator)

@@ -65,10 +65,15 @@ def small_model() -> Callable[..., QuantModel]:
 
 @pytest.fixture(scope="session")
 def small_data() -> Callable[..., CalibrationData]:
-    """Return a function that makes calibration data of a kind; keywords replace what they are otherwise."""
+    """Return a function that makes calibration data for such a UNet; keywords replace what they are otherwise."""
 
     def make(
-        kind: str = "image", count: int = 10, draw: int = 0, dtype: torch.dtype = torch.float32, **changes: Any
+        kind: str = "image",
+        count: int = 10,
+        draw: int = 0,
+        side: int = 8,
+        dtype: torch.dtype = torch.float32,
+        **changes: Any,
     ) -> CalibrationData:
         generator = torch.Generator().manual_seed(draw)
 
@@ -77,7 +82,7 @@ def small_data() -> Callable[..., CalibrationData]:
 
         steps = torch.arange(count) % STEPS
         values: dict[str, Any] = {
-            "x": random(count, 2, 8, 8),
+            "x": random(count, 2, side, side),
             "timesteps": 999 - 300 * steps,
             "step_indices": steps,
             "batch_size": 4,

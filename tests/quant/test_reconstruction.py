@@ -67,7 +67,7 @@ def errors(model: QuantModel, data: CalibrationData, granularity: Granularity, i
 
 
 def rounded(make: Models, **options: Any) -> QuantModel:
-    model = make(**options)
+    model = make(**(ONE_LEVEL | options))
     set_weight_grids(model, WeightRanges())
     return model
 
@@ -82,20 +82,20 @@ class TestLearnRounding:
     def test_units_err_less_than_with_round_to_nearest_on_rows_they_have_not_seen(
         self, granularity: Granularity, small_model: Models, small_data: Data
     ) -> None:
-        data, unseen = small_data(count=36, batch_size=36), small_data(count=24, batch_size=24, draw=1)
-        nearest, learned = rounded(small_model, **ONE_LEVEL), rounded(small_model, **ONE_LEVEL)
+        data, unseen = small_data(count=64, side=4, batch_size=64), small_data(count=32, side=4, batch_size=32, draw=1)
+        nearest, learned = rounded(small_model), rounded(small_model)
         learn_rounding(learned, data, QUICK, granularity)
         before = errors(nearest, unseen, granularity, "quantized")
         after = errors(learned, unseen, granularity, "quantized")
         assert sum(after[name] < before[name] for name in before) > 0.75 * len(before)
-        assert max(after[name] / before[name] for name in before) < 1.5
+        assert max(after[name] / before[name] for name in before) < 2
         assert sum(after.values()) < 0.85 * sum(before.values())
 
     @GRANULARITIES
     def test_each_integer_is_a_neighbour_of_its_weight(
         self, granularity: Granularity, small_model: Models, small_data: Data
     ) -> None:
-        model, untouched = rounded(small_model), small_model()
+        model, untouched = rounded(small_model), small_model(**ONE_LEVEL)
         grids = {name: layer.weight_grid for name, layer in model.layers.items()}
         nearest = integers(model)
         learn_rounding(model, small_data(), SHORT, granularity)
@@ -117,8 +117,8 @@ class TestLearnStepSizes:
     def test_units_err_less_than_before_on_rows_they_have_not_seen(
         self, granularity: Granularity, worst: float, small_model: Models, small_data: Data
     ) -> None:
-        data, unseen = small_data(count=36, batch_size=36), small_data(count=24, batch_size=24, draw=1)
-        model = with_inputs(rounded(small_model, bits="W8A4", **ONE_LEVEL), data)
+        data, unseen = small_data(count=64, side=4, batch_size=64), small_data(count=32, side=4, batch_size=32, draw=1)
+        model = with_inputs(rounded(small_model, bits="W8A4"), data)
         before = errors(model, unseen, granularity, "full-precision")
         learn_step_sizes(model, data, QUICK_STEPS, granularity)
         after = errors(model, unseen, granularity, "full-precision")
@@ -226,24 +226,27 @@ class TestLearnStepSizes:
 class TestBoth:
     def test_the_seed_decides_and_nothing_else(self, small_model: Models, small_data: Data, tmp_path: Path) -> None:
         """Neither the cache nor anything global."""
-        found = []
-        for number, changes in enumerate(({}, {"cache_bytes": 0, "scratch": tmp_path}, {"seed": 1})):
-            data, model = small_data(**changes), rounded(small_model, bits="W3A4", **ONE_LEVEL)
+        cases: list[tuple[bool, dict[str, Any]]]
+        cases = [(True, {}), (True, {"cache_bytes": 0, "scratch": tmp_path}), (False, {}), (False, {"seed": 1})]
+        weights, steps = [], []
+        for number, (fisher, changes) in enumerate(cases):
+            data, model = small_data(**changes), rounded(small_model, bits="W3A4")
             torch.manual_seed(number)
             state = torch.get_rng_state()
-            learn_rounding(model, data, SHORT, "block", fisher=True)
+            learn_rounding(model, data, SHORT, "block", fisher=fisher)
             learn_step_sizes(with_inputs(model, data), data, SHORT_STEPS, "block")
             assert torch.equal(torch.get_rng_state(), state)
-            learned = integers(model) | {f"{name}.scale": scale for name, scale in scales(model).items()}
-            found.append({name: each.numpy().tobytes() for name, each in learned.items()})
-        assert found[0] == found[1]
-        assert found[0] != found[2]
+            weights.append({name: each.numpy().tobytes() for name, each in integers(model).items()})
+            steps.append({name: each.numpy().tobytes() for name, each in scales(model).items()})
+        for found in (weights, steps):
+            assert found[0] == found[1]
+            assert found[2] != found[3]
         assert list(tmp_path.iterdir()) == []
 
     def test_dropout_is_off_and_modes_are_left_alone(self, small_model: Models, small_data: Data) -> None:
         found = []
         for dropout in (0.0, 0.5):
-            model, data = rounded(small_model, bits="W3A4", dropout=dropout, **ONE_LEVEL), small_data()
+            model, data = rounded(small_model, bits="W3A4", dropout=dropout), small_data()
             model.module.mid_block.train(dropout == 0.0)
             modes = [module.training for module in model.module.modules()]
 
@@ -263,7 +266,7 @@ class TestBoth:
     ) -> None:
         for learn, recipe in ((learn_rounding, SHORT), (learn_step_sizes, SHORT_STEPS)):
             shares: list[float] = []
-            model = with_inputs(rounded(small_model, bits=bits, **ONE_LEVEL), small_data())
+            model = with_inputs(rounded(small_model, bits=bits), small_data())
             learn(model, small_data(report=shares.append), recipe, granularity)
             assert sum(shares) == pytest.approx(1)
             assert min(shares) > 0

@@ -175,6 +175,7 @@ class Line(nn.Module):
         super().__init__()
         self.line = nn.Linear(INPUTS, OUTPUTS)
         self.line.weight.data = random(OUTPUTS, INPUTS)
+        self.line.bias.data = random(OUTPUTS, seed=3)
 
     def forward(self, x: Tensor, timestep: Tensor, return_dict: bool = False) -> tuple[Tensor]:
         return (self.line(x),)

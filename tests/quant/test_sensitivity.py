@@ -66,7 +66,7 @@ def test_it_is_the_diagonal_of_the_fisher_information(
 ) -> None:
     """Outputs of a normal distribution of unit variance: its information is J^T J. Draws come near to it."""
     monkeypatch.setattr(sensitivity, "DRAWS", 200)
-    model, data = small_model("text"), small_data("text", count=2)
+    model, data = small_model("text"), small_data("text", count=4, side=4)
     wanted = exact(small_unet("text"), blocks(model), data)
     estimate = found(model, data)
     assert estimate.keys() == wanted.keys()
@@ -76,7 +76,7 @@ def test_it_is_the_diagonal_of_the_fisher_information(
         spread = float((information - 1).abs().mean())
         assert error < 0.15 < 0.4 < spread, name  # of 200 draws 0.08 is expected
         by_row = (estimate[name].flatten(1).mean(1), information.flatten(1).mean(1))
-        torch.testing.assert_close(*by_row, rtol=0.1, atol=0)
+        torch.testing.assert_close(*by_row, rtol=0.25, atol=0)
 
 
 def test_each_block_has_a_mean_of_1(small_model: Models, small_data: Data) -> None:
