@@ -18,7 +18,14 @@ from qbench.method import (
     UniformSteps,
     needed,
 )
-from qbench.quant.recipes import FAST_ROUNDING, FAST_SAMPLES, ActivationRanges, RoundingRecipe, WeightRanges
+from qbench.quant.recipes import (
+    FAST_RANGE_ROWS,
+    FAST_ROUNDING,
+    FAST_SAMPLES,
+    ActivationRanges,
+    RoundingRecipe,
+    WeightRanges,
+)
 
 if TYPE_CHECKING:
     from qbench.quant import QuantModel
@@ -50,7 +57,14 @@ class AdaRound(Method):
     settings_class = AdaRoundSettings
     title = "AdaRound: rounding learned layer by layer"
     paper = "Nagel et al. 2020 (AdaRound), arXiv 2004.10568"
-    presets: ClassVar = {"strict": {}, "fast": {"calibration": {"per_step": FAST_SAMPLES}, "rounding": FAST_ROUNDING}}
+    presets: ClassVar = {
+        "strict": {},
+        "fast": {
+            "calibration": {"per_step": FAST_SAMPLES},
+            "rounding": FAST_ROUNDING,
+            "activations": {"samples": FAST_RANGE_ROWS},
+        },
+    }
     softmax_bits = SOFTMAX_BITS
     settings: AdaRoundSettings
 

@@ -19,6 +19,7 @@ from qbench.method import (
     needed,
 )
 from qbench.quant.recipes import (
+    FAST_RANGE_ROWS,
     FAST_ROUNDING,
     FAST_SAMPLES,
     FAST_STEP_SIZES,
@@ -69,7 +70,7 @@ class BRECQ(Method):
         "fast": {
             "calibration": {"per_step": FAST_SAMPLES},
             "rounding": FAST_ROUNDING,
-            "activations": {"estimator": "min-max", "samples": None},
+            "activations": {"estimator": "min-max", "samples": FAST_RANGE_ROWS},
             "step_sizes": FAST_STEP_SIZES,
         },
     }

@@ -19,6 +19,7 @@ from qbench.method import (
     needed,
 )
 from qbench.quant.recipes import (
+    FAST_RANGE_ROWS,
     FAST_ROUNDING,
     FAST_SAMPLES,
     FAST_STEP_SIZES,
@@ -70,7 +71,7 @@ class QDiffusion(Method):
             "calibration": {"per_step": FAST_SAMPLES},
             "weights": {"estimator": "mse"},
             "rounding": FAST_ROUNDING,
-            "activations": {"symmetric": False, "samples": None},
+            "activations": {"symmetric": False, "samples": FAST_RANGE_ROWS},
             "step_sizes": FAST_STEP_SIZES,
         },
     }

@@ -6,6 +6,8 @@ import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from torch import Tensor, nn
 
+from qbench.bits import BitWidth
+from qbench.diffusion.structures import Structure
 from qbench.errors import StageError
 from qbench.quant import QuantModel
 from qbench.quant.attention import AttentionTaps, TappedProcessor, is_attention, tap_attention
@@ -260,6 +262,19 @@ def test_a_processor_that_is_not_known_is_refused_by_name(processor: object) -> 
     attention.set_processor(processor)
     with pytest.raises(StageError, match=rf"the attention 'here' computes with {type(processor).__name__}, which"):
         tapped(attention)
+
+
+class AttentionOfMine(Attention):
+    """Who knows what it does otherwise."""
+
+
+def test_a_derived_attention_is_refused_by_name() -> None:
+    attention = AttentionOfMine(WIDTH, heads=3, dim_head=4)
+    assert is_attention(attention)
+    with pytest.raises(StageError, match=r"the attention 'here' is a AttentionOfMine, which"):
+        tapped(attention)
+    with pytest.raises(StageError, match=r"the attention '0' is a AttentionOfMine, which"):
+        QuantModel(nn.Sequential(attention), Structure(("", "")), BitWidth(4, 8))
 
 
 def test_a_mask_is_refused_once_there_is_something_to_quantize() -> None:

@@ -109,6 +109,27 @@ def test_a_layer_called_twice_counts_twice_and_one_never_called_not_at_all() -> 
     assert macs_of(Twice(), torch.zeros(1, 3)) == {"layer": 2 * 9, "unused": 0}
 
 
+def test_a_layer_under_two_names_counts_once_under_that_of_the_model() -> None:
+    """One of them may lie deeper than the other."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            shared = nn.Linear(3, 3)
+            self.deep, self.b = nn.Sequential(shared), shared
+
+        def forward(self, x: Tensor, timestep: Tensor, return_dict: bool = False) -> tuple[Tensor]:
+            return (self.b(self.deep(x)),)
+
+    module = Two()
+    census = take_census(module, STRUCTURE, torch.zeros(1, 3), T)
+    model = QuantModel(module.requires_grad_(False), STRUCTURE, BitWidth(4, 32))
+    assert [(count.name, count.parameters, count.macs) for count in census] == [(*model.layers, 9, 2 * 9)]
+    for layer in model.layers.values():
+        layer.weight_grid = min_max_per_channel(layer.weight, 4)
+    assert coverage(model, census) == Coverage(9 / 12, 1.0, ())
+
+
 @pytest.mark.parametrize("flat", [False, True])
 def test_self_attention_is_counted(flat: bool) -> None:
     projection, product = 16 * 8 * 10, 2 * 16 * 16 * 5  # 2 heads of 16 x 16 x 5
@@ -126,6 +147,22 @@ def test_cross_attention_is_counted() -> None:
     assert macs["attn.to_q"] == 16 * 8 * 10
     assert macs["attn.to_k"] == macs["attn.to_v"] == 3 * 6 * 10
     assert macs["attn.qk"] == macs["attn.sv"] == 2 * 16 * 3 * 5
+
+
+def test_what_is_attended_to_may_be_given_by_position() -> None:
+    """Or there may be nothing but keywords."""
+
+    class Positional(AttentionNet):
+        def forward(self, x: Tensor, timestep: Tensor, return_dict: bool = False) -> tuple[Tensor]:
+            return (self.attn(x, torch.zeros(1, 3, 6)),)
+
+    class ByName(AttentionNet):
+        def forward(self, x: Tensor, timestep: Tensor, return_dict: bool = False) -> tuple[Tensor]:
+            return (self.attn(hidden_states=x, encoder_hidden_states=torch.zeros(1, 3, 6)),)
+
+    for kind in (Positional, ByName):
+        macs = macs_of(kind(context=6), AttentionNet.x)
+        assert macs["attn.qk"] == macs["attn.sv"] == 2 * 16 * 3 * 5
 
 
 def test_attention_called_twice_counts_twice() -> None:
@@ -211,6 +248,14 @@ def test_the_denoiser_is_left_as_it_was() -> None:
         take_census(module, STRUCTURE, torch.zeros(1, 7, 4, 4), T)
     assert not any(each._forward_hooks for each in module.modules())
     assert [(name, type(each)) for name, each in module.named_modules()] == before
+
+
+@pytest.mark.parametrize("module", [ConvNet, AttentionNet])
+def test_a_denoiser_that_is_wrapped_is_refused(module: type[ConvNet | AttentionNet]) -> None:
+    wrapped = module()
+    QuantModel(wrapped, STRUCTURE, BitWidth(4, 8))
+    with pytest.raises(ValueError, match="a census is taken before the layers are wrapped"):
+        take_census(wrapped, STRUCTURE, module.x, T)
 
 
 @pytest.mark.parametrize("module", [ConvNet, AttentionNet])

@@ -111,6 +111,16 @@ def test_a_layer_under_two_parents_is_one_layer() -> None:
     assert model.module.inner[1][0] is model.layers["inner.0.0"]
 
 
+@pytest.mark.parametrize("boundary_bits", [None, 8])
+def test_two_layers_that_share_a_weight_are_refused_by_name(boundary_bits: int | None) -> None:
+    """Each would have a grid of its own for it, and a file would hold it once."""
+    first, second = nn.Linear(3, 3), nn.Linear(3, 3)
+    second.weight = first.weight
+    structure = Structure(boundary_layers=("inner.0", "inner.0"))
+    with pytest.raises(StageError, match=r"the layers 'inner\.0' and 'inner\.2' share a weight"):
+        QuantModel(Net(nn.Sequential(first, nn.ReLU(), second)), structure, W4A8, boundary_bits)
+
+
 def test_the_bits_are_those_of_the_cell() -> None:
     model = wrapped()
     assert all(layer.bits == LayerBits(4, 8) for layer in model.layers.values())

@@ -134,6 +134,29 @@ def test_only_some_layers_and_operands_are_quantized(quantized, inputs, original
     assert not torch.equal(found, original("image"))
 
 
+@pytest.mark.parametrize("names", [["inner"], ["conv_in", "conv"], ["mid_block.attentions.0"], ["conv_in.weight"]])
+def test_names_that_no_tap_has_are_refused(small_model, names: list[str]) -> None:
+    model = small_model()
+    refused = pytest.raises(ValueError, match=rf"no layer or attention operand {names[-1]!r}$")
+    with refused, model.quantizing_only(names):
+        pass
+    assert all(tap.enabled for tap in model.taps.values())
+
+
+def test_observers_within_observers_give_way_again(quantized, inputs) -> None:
+    model, given = quantized("image"), inputs("image")
+    outer, inner = list[str](), list[str]()
+    with model.observing(lambda name: lambda x: outer.append(name)):
+        with model.observing(lambda name: lambda x: inner.append(name)):
+            model(**given)
+        assert outer == []
+        fail_within(model.observing(lambda name: lambda x: inner.append(name)))
+        model(**given)
+    assert outer == inner
+    assert sorted(outer) == sorted(model.taps)
+    assert all(tap.observer is None for tap in model.taps.values())
+
+
 def test_contexts_lie_within_each_other(quantized, inputs, original) -> None:
     model, given = quantized("image"), inputs("image")
     low_bits = model(**given)
@@ -154,14 +177,14 @@ def test_folding_changes_no_bit_of_the_output(quantized, inputs, original, kind:
     assert not torch.equal(per_call, original(kind))
 
 
-def test_frozen_weights_have_no_full_precision_any_more(quantized, inputs) -> None:
-    frozen, weights_only = quantized("image"), quantized("image")
-    frozen.freeze()
-    with frozen.full_precision():
-        found = frozen(**inputs("image"))
-    for tap in weights_only.taps.values():
-        tap.grid = None
-    assert torch.equal(found, weights_only(**inputs("image")))
+def test_a_frozen_model_has_no_full_precision_any_more(quantized, inputs) -> None:
+    model, given = quantized("image"), inputs("image")
+    model.freeze()
+    low_bits = model(**given)
+    with pytest.raises(ValueError, match="the model is frozen"), model.full_precision():
+        pass
+    assert all(tap.enabled for tap in model.taps.values())
+    assert torch.equal(model(**given), low_bits)
 
 
 @KINDS

@@ -41,12 +41,12 @@ def empty(norm: int = 4, width: int = 6, layers: int = 1) -> QuantModel:
 
 
 def quantized(**options: int) -> QuantModel:
-    """Such a model with a grid of each kind on its inputs, as far as they go."""
+    """Such a model with grids of each kind on its inputs: split, one for each step, one for all, dynamic."""
     model = empty(**options)
     set_weight_grids(model, WeightRanges(), split=True)
-    model.taps["0"].grid = SplitGrid(2, FOUR, FOUR)
-    for name in list(model.taps)[1:]:
-        model.taps[name].grid = StepGrid(8, torch.tensor([0.1, 0.2]), torch.tensor([3.0, 200.0]))
+    grids = [SplitGrid(2, FOUR, FOUR), StepGrid(8, torch.tensor([0.1, 0.2]), torch.tensor([3.0, 200.0]))]
+    for name, grid in zip(model.taps, [*grids, FOUR, DynamicGrid(8, 1)], strict=False):
+        model.taps[name].grid = grid
     return model
 
 
@@ -116,8 +116,10 @@ def test_a_damaged_layout_is_refused(path: Path, grids: object) -> None:
         assert refusal(load, path) == "does not say which grids it holds"
 
 
-def test_a_header_that_is_no_json_is_refused(path: Path) -> None:
-    save_file(nn.Linear(3, 3).state_dict(), path, metadata={"qbench": "no json"})
+@pytest.mark.parametrize("header", ["no json", "", "[" * 100_000, '{"grids":' * 100_000])
+def test_a_header_that_is_no_json_is_refused(path: Path, header: str) -> None:
+    """Or that is nested deeper than anything can be read."""
+    save_file(nn.Linear(3, 3).state_dict(), path, metadata={"qbench": header})
     assert refused(path).startswith("cannot be read as a packed checkpoint")
 
 
@@ -208,40 +210,68 @@ def test_altered_weights_are_refused(path: Path, change: str) -> None:
     refusal(load_weights, path)
 
 
-STEPS = "2"
+STEPS, ONE, DYNAMIC = "2", "3", "4"
 BAD_INPUTS: dict[str, Callable[[dict[str, Any], dict[str, Tensor]], None]] = {
     "bits as text": lambda grids, tensors: grids[STEPS].update(bits="8"),
     "no bits": lambda grids, tensors: grids[SPLIT].pop("bits"),
     "split of 9 bits": lambda grids, tensors: grids[SPLIT].update(bits=9),
     "fewer bits than the zero point needs": lambda grids, tensors: grids[STEPS].update(bits=7),
+    "steps of 9 bits": lambda grids, tensors: grids[STEPS].update(bits=9),
+    "bits with a point": lambda grids, tensors: grids[STEPS].update(bits=8.0),
     "unknown kind": lambda grids, tensors: grids[STEPS].update(kind="logarithmic"),
     "one grid for all that is one for each step": lambda grids, tensors: grids[STEPS].update(kind="affine"),
     "no axes": lambda grids, tensors: grids[STEPS].update(kind="dynamic"),
-    "axes 0": lambda grids, tensors: grids[STEPS].update(kind="dynamic", axes=0),
-    "axes as text": lambda grids, tensors: grids[STEPS].update(kind="dynamic", axes="1"),
-    "dynamic with 9 bits": lambda grids, tensors: grids[STEPS].update(kind="dynamic", axes=1, bits=9),
+    "axes 0": lambda grids, tensors: grids[DYNAMIC].update(axes=0),
+    "axes that reach over the batch": lambda grids, tensors: grids[DYNAMIC].update(axes=4),
+    "axes as text": lambda grids, tensors: grids[DYNAMIC].update(axes="1"),
+    "axes with a point": lambda grids, tensors: grids[DYNAMIC].update(axes=1.5),
+    "axes true": lambda grids, tensors: grids[DYNAMIC].update(axes=True),
+    "dynamic with 9 bits": lambda grids, tensors: grids[DYNAMIC].update(bits=9),
+    "dynamic bits with a point": lambda grids, tensors: grids[DYNAMIC].update(bits=8.0),
+    "dynamic with a scale": lambda grids, tensors: tensors.update({"4.scale": torch.ones(2)}),
     "no index": lambda grids, tensors: grids[SPLIT].pop("index"),
+    "index 0": lambda grids, tensors: grids[SPLIT].update(index=0),
+    "index below 0": lambda grids, tensors: grids[SPLIT].update(index=-1),
+    "index behind the last": lambda grids, tensors: grids[SPLIT].update(index=5),
+    "index as text": lambda grids, tensors: grids[SPLIT].update(index="2"),
+    "index with a point": lambda grids, tensors: grids[SPLIT].update(index=2.5),
     "an activation that is not there": lambda grids, tensors: grids.update({"7": grids.pop(STEPS)}),
     "one activation less": lambda grids, tensors: grids.pop(STEPS),
     "no scale": lambda grids, tensors: tensors.pop("2.scale"),
     "no zero point": lambda grids, tensors: tensors.pop("0.zero_point"),
     "one tensor more": lambda grids, tensors: tensors.update(more=torch.ones(1)),
     "half a split": lambda grids, tensors: tensors.update({"0.scale": tensors["0.scale"][:1]}),
+    "a third half": lambda grids, tensors: tensors.update({"0.scale": torch.ones(3), "0.zero_point": torch.zeros(3)}),
+    "a split of an input that is no concatenation's": lambda grids, tensors: (
+        grids.update({ONE: grids[SPLIT] | {"index": 7}}),
+        tensors.update({f"3.{name}": tensors[f"0.{name}"].clone() for name in ("scale", "zero_point")}),
+    ),
+    "no steps": lambda grids, tensors: tensors.update({"2.scale": torch.ones(0), "2.zero_point": torch.zeros(0)}),
     "one scale for each channel": lambda grids, tensors: tensors.update(
         {f"0.{name}": tensors[f"0.{name}"].view(2, 1, 1, 1).expand(2, 5, 1, 1) for name in ("scale", "zero_point")}
     ),
     "more scales than zero points": lambda grids, tensors: tensors.update({"2.scale": torch.ones(3)}),
     "scale not a number": lambda grids, tensors: tensors["2.scale"].fill_(float("nan")),
     "scale 0": lambda grids, tensors: tensors["0.scale"].fill_(0),
+    "scale of more digits": lambda grids, tensors: tensors.update({"3.scale": tensors["3.scale"].double()}),
+    "scale an integer": lambda grids, tensors: tensors.update({"3.scale": torch.tensor(1, dtype=torch.int32)}),
 }
 
 
 @pytest.mark.parametrize("change", BAD_INPUTS)
 def test_altered_input_grids_are_refused(path: Path, change: str) -> None:
-    save_input_grids(quantized(), path)
-    load_input_grids(empty(), path)
+    save_input_grids(quantized(layers=3), path)
+    load_input_grids(empty(layers=3), path)
     rewrite(path, BAD_INPUTS[change])
-    refusal(load_input_grids, path)
+    refusal(load_input_grids, path, empty(layers=3))
+
+
+def test_a_split_of_what_has_no_channels_is_refused(path: Path, small_model: Callable[..., QuantModel]) -> None:
+    model, name = small_model("image", "W4A8"), "mid_block.attentions.0.q"
+    model.taps[name].grid = SplitGrid(1, FOUR, FOUR)
+    save_input_grids(model, path)
+    message = f"holds a grid of {name!r} split at 1, where there is no such channel"
+    assert refusal(load_input_grids, path, small_model("image", "W4A8")) == message
 
 
 def test_weights_of_another_denoiser_are_refused(path: Path) -> None:

@@ -1,13 +1,17 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from qbench.quant import ranges
 from qbench.quant.grid import AffineGrid, grid_from_range
 from qbench.quant.ranges import (
     MSESearch,
     Percentile,
+    RangeEstimator,
     RunningAverage,
     RunningMinMax,
     min_max_per_channel,
@@ -220,6 +224,27 @@ def test_a_percentile_does_not_depend_on_partition_or_order(symmetric: bool) -> 
     assert len(scales) == 1
 
 
+def test_a_percentile_does_not_depend_on_how_many_values_are_counted_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, scales = random(50, 21), set()
+    for values in (ranges.HISTOGRAM_VALUES, 1050, 1049, 64, 1):
+        monkeypatch.setattr(ranges, "HISTOGRAM_VALUES", values)
+        seen = Percentile(extremes_of(data), 90.0)
+        seen(data)
+        seen(data[:0])  # nothing is no harm
+        grid = seen.grid(8)
+        scales.add((float(grid.scale), float(grid.zero_point)))
+    assert len(scales) == 1
+
+
+def test_one_value_may_come_more_often_than_float32_can_count() -> None:
+    """torch.histc counts in float32, where 2^24 + 1 is 2^24."""
+    data = torch.cat([torch.zeros(20_000_000), torch.linspace(0, 1, 2_000_000)])
+    seen = Percentile(extremes_of(data), 95.0)
+    seen(data)
+    high = float(seen.grid(16).scale) * 65535
+    assert high == pytest.approx(1 - 0.025 * 22_000_000 / 2_000_000, abs=1 / 2048)
+
+
 @pytest.mark.parametrize("value", [0.0, 0.7, -0.7])
 def test_a_percentile_of_one_value_is_that_value(value: float) -> None:
     data = torch.full((5, 4), value)
@@ -288,7 +313,10 @@ def test_what_is_not_finite_is_not_forgotten(estimator: str, broken: float, posi
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf")])
-def test_an_error_search_between_extremes_that_are_not_finite_is_refused(broken: float) -> None:
+@pytest.mark.parametrize("make", [lambda extremes: MSESearch(extremes, 8), Percentile])
+def test_extremes_that_are_not_finite_are_refused(
+    make: Callable[[tuple[Tensor, Tensor]], RangeEstimator], broken: float
+) -> None:
     for extremes in ((torch.tensor(broken), torch.tensor(1.0)), (torch.tensor(-1.0), torch.tensor(broken))):
-        with pytest.raises(ValueError, match="not finite"):
-            MSESearch(extremes, 8)
+        with pytest.raises(ValueError, match="a range to quantize is not finite"):
+            make(extremes)

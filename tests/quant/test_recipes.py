@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from qbench.errors import SettingsError
+from qbench.method import UniformSteps
 from qbench.quant.recipes import (
     FAST_ROUNDING,
+    FAST_SAMPLES,
     FAST_STEP_SIZES,
     ActivationRanges,
     RoundingRecipe,
@@ -30,7 +32,6 @@ RECIPES: dict[type[Settings], dict[str, Any]] = {
         "iterations": 20_000,
         "batch_size": 32,
         "learning_rate": 1e-3,
-        "decay": False,
         "regularizer": 0.01,
         "loss": "published",
         "warm_up": 0.2,
@@ -79,6 +80,7 @@ def test_every_setting_says_what_it_is(recipe: type[Settings]) -> None:
         (RoundingRecipe, "warm_up", 1.0),
         (RoundingRecipe, "beta_start", 1.0),
         (RoundingRecipe, "beta_end", 1.0),
+        (RoundingRecipe, "decay", True),
         (StepSizeRecipe, "iterations", 0),
         (StepSizeRecipe, "batch_size", 0),
         (StepSizeRecipe, "learning_rate", 0.0),
@@ -106,13 +108,33 @@ def test_limits_are_allowed(recipe: type[Settings], key: str, value: Any) -> Non
     assert getattr(validate(recipe, {key: value}, str), key) == value
 
 
-@pytest.mark.parametrize(("recipe", "fast"), [(RoundingRecipe, FAST_ROUNDING), (StepSizeRecipe, FAST_STEP_SIZES)])
-def test_the_fast_ones_are_parts_of_a_recipe_and_take_a_hundredth_of_the_iterations(
-    recipe: type[Settings], fast: Mapping[str, Any]
+@pytest.mark.parametrize(
+    ("recipe", "fast", "changes", "times_shorter"),
+    [
+        (
+            RoundingRecipe,
+            FAST_ROUNDING,
+            {"iterations": 250, "learning_rate": 0.15, "regularizer": 200.0, "loss": "relative", "beta_start": 14.0},
+            80,
+        ),
+        (
+            StepSizeRecipe,
+            FAST_STEP_SIZES,
+            {"iterations": 100, "learning_rate": 0.01, "loss": "relative", "logarithmic": True},
+            50,
+        ),
+    ],
+)
+def test_the_fast_ones_are_parts_of_a_recipe(
+    recipe: type[Settings], fast: Mapping[str, Any], changes: dict[str, Any], times_shorter: int
 ) -> None:
     found = validate(recipe, fast, str)
-    assert found.model_dump() == RECIPES[recipe] | fast
-    assert fast["iterations"] <= RECIPES[recipe]["iterations"] / 100
+    assert found.model_dump() == RECIPES[recipe] | changes
+    assert RECIPES[recipe]["iterations"] == times_shorter * found.model_dump()["iterations"]
+
+
+def test_the_fast_ones_take_a_quarter_of_the_samples() -> None:
+    assert FAST_SAMPLES == 64 == UniformSteps().per_step / 4
 
 
 def test_they_load_without_torch() -> None:

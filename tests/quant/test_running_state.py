@@ -1,4 +1,5 @@
 import math
+import os
 import resource
 import subprocess
 import sys
@@ -6,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +22,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 PLENTY = 2**30
 MAPS = Path("/proc/self/maps")
+WITH_AND_WITHOUT_FALLOCATE = pytest.mark.parametrize("fallocate", [True, False])
+"""Not every system has posix_fallocate."""
 FULL_DISK = """
 import subprocess, sys, torch
 from pathlib import Path
@@ -101,17 +105,56 @@ class TestBudget:
                 budget.rows(5, ones(1, 3))
             assert (budget.used, budget.spilled) == (0, 0)
 
-    def test_a_file_that_must_not_grow_is_told(self, tmp_path: Path) -> None:
+    @WITH_AND_WITHOUT_FALLOCATE
+    def test_a_file_that_must_not_grow_is_told(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fallocate: bool
+    ) -> None:
         budget = Budget(0, tmp_path)
+        if not fallocate:
+            monkeypatch.delattr(os, "posix_fallocate", raising=False)
         with files_up_to(1000), pytest.raises(StageError, match="cannot go to a file"):
             budget.rows(100, ones(1, 100))
         assert budget.spilled == 0
         assert list(tmp_path.iterdir()) == []
 
+    @WITH_AND_WITHOUT_FALLOCATE
+    def test_room_is_taken_before_a_file_is_mapped(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fallocate: bool
+    ) -> None:
+        """A page that finds no room later ends the process."""
+        taken, from_file = [], torch.from_file
+
+        def look(name: str, *arguments: Any, **keywords: Any) -> Tensor:
+            taken.append((os.stat(name).st_size, os.stat(name).st_blocks * 512))
+            return from_file(name, *arguments, **keywords)
+
+        monkeypatch.setattr(torch, "from_file", look)
+        if not fallocate:
+            monkeypatch.delattr(os, "posix_fallocate", raising=False)
+        sizes = [4 * 3, 4 * 300_000, 4 * 2**18]  # some of a block, some blocks and a bit, whole blocks
+        for size in sizes:
+            rows = Budget(0, tmp_path).rows(size // 4, ones(1))
+            rows.write(slice(0, size // 4), torch.arange(size // 4) * 1.0)
+            assert torch.equal(rows[slice(0, size // 4)], torch.arange(size // 4) * 1.0)
+        assert [size for size, _ in taken] == sizes
+        assert all(blocks >= size for size, blocks in taken)
+
     @pytest.mark.slow
-    @pytest.mark.xfail(reason="the file is not allocated before it is mapped: SIGBUS at the first write", strict=True)
-    def test_a_full_disk_is_told(self, tmp_path: Path) -> None:
-        command = ["unshare", "--mount", "--map-root-user", sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    @pytest.mark.parametrize(
+        "fallocate",
+        [
+            True,
+            pytest.param(
+                False,
+                marks=pytest.mark.xfail(
+                    reason="os.write may write but a part, and nobody looks: SIGBUS at the first write", strict=True
+                ),
+            ),
+        ],
+    )
+    def test_a_full_disk_is_told(self, tmp_path: Path, fallocate: bool) -> None:
+        script = FULL_DISK if fallocate else f"import os\ndel os.posix_fallocate\n{FULL_DISK}"
+        command = ["unshare", "--mount", "--map-root-user", sys.executable, "-c", script, str(tmp_path)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         except FileNotFoundError:
@@ -177,16 +220,22 @@ def test_it_moves_all_rows_as_each_batch_would_move_alone(
             assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.xfail(
-    reason="rows lose the layout in memory that h has behind self-attention, and sums differ", strict=True
-)
-def test_it_moves_through_self_attention_to_the_bit(
-    small_model: Callable[..., QuantModel], small_data: Callable[..., CalibrationData]
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_in_float32_it_moves_to_the_bit_or_to_the_last_digits_behind_self_attention(
+    kind: str, small_model: Callable[..., QuantModel], small_data: Callable[..., CalibrationData]
 ) -> None:
-    model, data, part = small_model("image"), small_data("image"), slice(4, 8)
+    # Diffusers hands an image on from its self-attention with the channels last in memory. Rows do not keep strides:
+    # it would be for nothing but the order in which the layers behind sum, which is 5e-7 of the largest value here.
+    model, data, part = small_model(kind), small_data(kind), slice(4, 8)
     alone = plain_states(model, data, part)
+    exact = []
     for state, wanted in zip(states(model, data, Budget(PLENTY)), alone, strict=True):
-        assert torch.equal(state.batch(part).h, wanted.h)
+        found = state.batch(part).h
+        assert float((found - wanted.h).abs().max()) <= 2e-6 * float(wanted.h.abs().max())
+        exact.append(torch.equal(found, wanted.h))
+    first = next((i for i, each in enumerate(model.structure.segments) if each.kind == "attention"), None)
+    assert first is not None
+    assert all(exact if kind == "text" else exact[: first + 2])  # what it puts out itself is exact
 
 
 def test_rows_come_in_the_order_that_is_asked_for(

@@ -177,15 +177,19 @@ def test_inputs_are_those_of_the_network_to_the_bit_where_its_layout_is_that_of_
         assert torch.equal(output, target)
 
 
-@pytest.mark.xfail(
-    reason="rows lose the layout in memory that h has behind self-attention, and sums differ", strict=True
-)
-def test_inputs_are_those_of_the_network_to_the_bit_behind_attention(small_model: Models, small_data: Data) -> None:
+@pytest.mark.parametrize("inputs", ["quantized", "full-precision"])
+def test_behind_attention_inputs_are_those_of_the_network_to_the_last_digits(
+    inputs: Inputs, small_model: Models, small_data: Data
+) -> None:
+    # Rows do not keep the memory layout in which attention hands an image on, so the layers behind sum in another
+    # order: 5e-7 of the largest value here. See test_running_state.py.
     at_work, given = small_model("image"), small_data(count=5, batch_size=3)
-    walk = Walk(at_work, given, "block", "full-precision")
+    walk = Walk(at_work, given, "block", inputs)
     wanted = naive(small_model("image"), given, walk.names())
     for unit in walk:
-        assert all(map(torch.equal, handed_out(at_work, unit, given)[0], wanted.inputs(unit.name)))
+        found, _, target = handed_out(at_work, unit, given)
+        pairs = [*zip(found, wanted.inputs(unit.name), strict=True), (target, wanted.output(unit.name))]
+        assert all(float((one - other).abs().max()) <= 2e-6 * float(other.abs().max()) for one, other in pairs)
 
 
 @KINDS
