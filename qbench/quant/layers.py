@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from threading import local
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -25,9 +26,8 @@ class LayerBits:
     activations: int
 
 
-@dataclass
-class Clock:
-    """Where in the trajectory the model is being called.
+class Clock(local):
+    """Where in the trajectory the model is being called; each thread has its own, as batches may run side by side.
 
     Attributes:
         steps: sampling steps of the batch's rows [batch], None where nobody said.

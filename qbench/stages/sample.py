@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -76,23 +76,31 @@ class Sample(Stage):
 
         from qbench.diffusion.codecs import to_uint8
         from qbench.diffusion.noise import Purpose
-        from qbench.diffusion.samplers import DDIM, NoiseSource, sample
+        from qbench.diffusion.samplers import DDIM, NoiseSource, StepContext, sample
         from qbench.stages.denoiser import load_denoiser
+        from qbench.stages.side_by_side import side_by_side
 
         device = work.runtime.torch_device()
         denoiser = load_denoiser(self.workload, device, work.inputs)
         denoiser.model.freeze()
         sampler = DDIM(self.workload.schedule, self.workload.sampler)
         images = np.empty((self.stop - self.start, *self.workload.image_shape), np.uint8)
-        with torch.inference_mode():
-            for batch in batches(self.stop - self.start, work.runtime.batch_size):
-                indices = range(self.start + batch.start, self.start + batch.stop)
-                noise = NoiseSource(self.workload.latent_shape, self.seed, Purpose.EVALUATION, indices)
-                latents = sample(denoiser, sampler, noise, device, lambda _, x: work.report(len(x)))
-                decoded = denoiser.codec.decode(latents)
-                if not bool(decoded.isfinite().all()):
-                    raise StageError(f"decoded images {indices.start} to {indices.stop - 1} are not finite")
-                images[batch.start : batch.stop] = to_uint8(decoded).cpu().numpy()
+
+        @torch.inference_mode()
+        def run(batch: range, go_on: Callable[[], None]) -> None:
+            def observe(_: StepContext, x: torch.Tensor) -> None:
+                go_on()
+                work.report(len(x))
+
+            indices = range(self.start + batch.start, self.start + batch.stop)
+            noise = NoiseSource(self.workload.latent_shape, self.seed, Purpose.EVALUATION, indices)
+            latents = sample(denoiser, sampler, noise, device, observe)
+            decoded = denoiser.codec.decode(latents)
+            if not bool(decoded.isfinite().all()):
+                raise StageError(f"decoded images {indices.start} to {indices.stop - 1} are not finite")
+            images[batch.start : batch.stop] = to_uint8(decoded).cpu().numpy()
+
+        side_by_side(device, list(batches(self.stop - self.start, work.runtime.batch_size)), run)
         np.save(work.folder / FILE, images, allow_pickle=False)
 
 

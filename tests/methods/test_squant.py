@@ -13,7 +13,7 @@ from qbench.plugins import METHODS, Entry
 from qbench.quant.grid import AffineGrid
 from qbench.quant.model import QuantModel
 from qbench.quant.ranges import min_max_per_channel
-from qbench.settings import validate
+from qbench.settings import merged, validate
 from qbench_methods.linear import Linear, LinearSettings
 from qbench_methods.squant import SQuant, SQuantSettings, squant_integers
 
@@ -422,9 +422,9 @@ def test_the_request_is_that_of_the_settings() -> None:
 
 
 def test_presets_are_parts_of_its_settings() -> None:
-    assert list(SQuant.presets) == ["strict"]
-    for preset in SQuant.presets.values():
-        assert isinstance(validate(SQuantSettings, dict(preset), str), SQuantSettings)
+    defaults = SQuantSettings().model_dump(mode="json")
+    found = {name: validate(SQuantSettings, merged(defaults, preset), str) for name, preset in SQuant.presets.items()}
+    assert found == {"strict": SQuantSettings(), "fast": SQuantSettings(calibration=UniformSteps(per_step=25))}
 
 
 def test_it_is_installed_under_its_name() -> None:

@@ -113,11 +113,14 @@ class TestLearnRounding:
 
 
 class TestLearnStepSizes:
-    @pytest.mark.parametrize(("granularity", "worst"), [("block", 1.3), ("layer", 4.0)])  # a layer may see 4 steps only
+    @pytest.mark.parametrize(("granularity", "worst"), [("block", 1.15), ("layer", 1.4)])
     def test_units_err_less_than_before_on_rows_they_have_not_seen(
         self, granularity: Granularity, worst: float, small_model: Models, small_data: Data
     ) -> None:
-        data, unseen = small_data(count=64, side=4, batch_size=64), small_data(count=32, side=4, batch_size=32, draw=1)
+        # A timestep for each row: what sees four of them only has a loss so jagged in its step size that LSQ's gradient
+        # is 0 elsewhere than at the minimum; whatever seed and rate, the embedding then ends 1.7 times as bad.
+        data = small_data(count=64, side=4, batch_size=64, timesteps=15 * torch.arange(64) + 7)
+        unseen = small_data(count=32, side=4, batch_size=32, draw=1, timesteps=30 * torch.arange(32))
         model = with_inputs(rounded(small_model, bits="W8A4"), data)
         before = errors(model, unseen, granularity, "full-precision")
         learn_step_sizes(model, data, QUICK_STEPS, granularity)
@@ -177,36 +180,35 @@ class TestLearnStepSizes:
             moved = (scale / start[name]).log() if logarithmic else scale - start[name]
             torch.testing.assert_close(moved.abs(), torch.full_like(moved, 1e-3), rtol=2e-2, atol=1e-6)
 
-    @pytest.mark.parametrize(
-        "logarithmic",
-        [
-            False,
-            pytest.param(
-                True,
-                marks=pytest.mark.xfail(reason="a logarithm has no bounds: scales become 0 or infinite", strict=True),
-            ),
-        ],
-    )
-    def test_an_absurd_learning_rate_leaves_grids_that_can_be_stored(
-        self, logarithmic: bool, small_model: Models, small_data: Data
+    @pytest.mark.parametrize("iterations", [1, 3])
+    @pytest.mark.parametrize("granularity", ["tensor", "step"])
+    @pytest.mark.parametrize("logarithmic", [False, True])
+    def test_an_absurd_learning_rate_goes_to_the_bounds_and_no_farther(
+        self, logarithmic: bool, granularity: str, iterations: int, small_model: Models, small_data: Data
     ) -> None:
         data = small_data()
-        model = with_inputs(rounded(small_model, bits="W4A4"), data)
-        recipe = StepSizeRecipe(iterations=1, batch_size=10, learning_rate=1e3, logarithmic=logarithmic)
+        model = with_inputs(rounded(small_model, bits="W4A4"), data, granularity=granularity)
+        start = scales(model)
+        recipe = StepSizeRecipe(iterations=iterations, batch_size=10, learning_rate=1e3, logarithmic=logarithmic)
         learn_step_sizes(model, data, recipe, "block")
         assert [name for name, tap in model.taps.items() if tap.grid and tap.grid.fault(None)] == []
+        shares = torch.cat([(scale / start[name]).flatten() for name, scale in scales(model).items()])
+        assert float(shares.min()) == pytest.approx(0.01, rel=1e-5)
+        assert float(shares.max()) == pytest.approx(100, rel=1e-5)
+        if iterations == 1:  # the next one may lead away from a bound
+            assert bool((shares.log().abs() > 4.6).all())
 
-    @pytest.mark.parametrize(
-        "logarithmic",
-        [True, pytest.param(False, marks=pytest.mark.xfail(reason="the scale is the parameter itself", strict=True))],
-    )
+    @pytest.mark.parametrize("granularity", ["tensor", "step"])
+    @pytest.mark.parametrize("logarithmic", [False, True])
     def test_what_was_learned_asks_for_no_gradient(
-        self, logarithmic: bool, small_model: Models, small_data: Data
+        self, logarithmic: bool, granularity: str, small_model: Models, small_data: Data
     ) -> None:
         data = small_data()
-        model = with_inputs(rounded(small_model, bits="W4A4"), data)
+        model = with_inputs(rounded(small_model, bits="W4A4"), data, granularity=granularity)
         learn_step_sizes(model, data, SHORT_STEPS.model_copy(update={"logarithmic": logarithmic}), "block")
-        assert not model(data.x, data.timesteps).requires_grad
+        grids = [tap.grid for tap in model.taps.values() if tap.grid is not None]
+        assert not any(tensor.requires_grad for grid in grids for tensor in grid.tensors().values())
+        assert not model(data.x, data.timesteps, steps=data.step_indices).requires_grad
 
     @pytest.mark.parametrize("normalization", ["published", "relative"])
     def test_its_loss_is_the_mean_of_errors_to_the_power_of_2_4(

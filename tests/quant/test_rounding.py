@@ -153,19 +153,35 @@ class TestRegularizer:
         assert soft.grad is not None
         assert soft.grad.tolist() == pytest.approx([slope, -slope])
 
-    def test_nothing_is_pushed_during_the_warm_up(self) -> None:
-        found = [annealed(iteration, 100, 0.2, 20.0, 2.0) for iteration in range(100)]
-        assert found[:20] == [None] * 20
-        assert found[20] == 20.0
-        assert None not in found[20:]
+    @pytest.mark.parametrize(("iterations", "warm_up", "first"), [(100, 0.2, 19), (20, 0.2, 3), (250, 0.2, 49)])
+    def test_nothing_is_pushed_during_the_warm_up(self, iterations: int, warm_up: float, first: int) -> None:
+        """The authors' code counts from 1 and pushes from the count on that is the warm-up's share."""
+        found = [annealed(iteration, iterations, warm_up, 20.0, 2.0) for iteration in range(iterations)]
+        assert found[:first] == [None] * first
+        assert found[first] == 20.0
+        assert None not in found[first:]
 
-    def test_the_exponent_falls_evenly_to_its_end(self) -> None:
-        found = torch.tensor([annealed(iteration, 1000, 0.2, 20.0, 2.0) for iteration in range(200, 1000)])
-        assert float(found[-1]) == pytest.approx(2.0, abs=18 / 799)
-        torch.testing.assert_close(found.diff(), torch.full((799,), -18 / 800), rtol=2e-3, atol=1e-5)
+    @pytest.mark.parametrize("iterations", [7, 100, 20_000])
+    @pytest.mark.parametrize(("warm_up", "start", "end"), [(0.2, 20.0, 2.0), (0.0, 14.0, 2.0), (0.5, 3.0, 8.0)])
+    def test_the_exponent_is_that_of_the_authors(
+        self, iterations: int, warm_up: float, start: float, end: float
+    ) -> None:
+        """LossFunction and LinearTempDecay of BRECQ and Q-Diffusion, by their own names."""
+        t_max, rel_start_decay, loss_start = iterations, warm_up, iterations * warm_up
+        start_decay = rel_start_decay * t_max
+        for t in range(1, t_max + 1):
+            rel_t = (t - start_decay) / (t_max - start_decay)
+            b = start if t < start_decay else end + (start - end) * max(0.0, (1 - rel_t))
+            wanted = None if t < loss_start else pytest.approx(b, rel=1e-12)
+            assert annealed(t - 1, iterations, warm_up, start, end) == wanted
+
+    def test_the_exponent_falls_evenly_and_reaches_its_end(self) -> None:
+        found = torch.tensor([annealed(iteration, 1000, 0.2, 20.0, 2.0) for iteration in range(199, 1000)])
+        assert (float(found[0]), float(found[-1])) == (20.0, 2.0)
+        torch.testing.assert_close(found.diff(), torch.full((800,), -18 / 800), rtol=2e-3, atol=1e-5)
 
     def test_without_a_warm_up_it_starts_at_once(self) -> None:
-        assert annealed(0, 10, 0.0, 20.0, 2.0) == 20.0
+        assert [annealed(iteration, 10, 0.0, 20.0, 2.0) for iteration in (0, 9)] == [pytest.approx(18.2), 2.0]
 
 
 class Line(nn.Module):
@@ -249,19 +265,64 @@ def test_nothing_is_pushed_in_learning_either_until_the_warm_up_is_over() -> Non
     assert not torch.equal(learned[0], learned[2])
 
 
-def travelled(iterations: int, decay: bool) -> float:
-    """How far alpha has moved in the mean."""
-    recipe = RoundingRecipe(iterations=iterations, batch_size=ROWS, learning_rate=0.05, decay=decay)
-    model, data = line_model(), correlated()
+def fitted(recipe: RoundingRecipe, data: CalibrationData, weights: Tensor | None = None) -> tuple[Tensor, list[float]]:
+    """Fit the one unit of the line by itself; return its rounded weight and its losses."""
+    model, losses = line_model(), list[float]()
     layer = model.layers["line"]
     assert layer.weight_grid is not None
-    rounding = SoftRounding(layer.weight, layer.weight_grid)
-    start = rounding.alpha.detach().clone()
     (unit,) = Walk(model, data, "layer", "quantized")
-    fit_rounding(unit, {"line": rounding}, data, recipe)
-    return float((rounding.alpha.detach() - start).abs().mean())
+    rounding = SoftRounding(layer.weight, layer.weight_grid)
+
+    def listen(name: str, iteration: int, loss: Tensor) -> None:
+        assert (name, iteration) == ("line", len(losses))
+        losses.append(float(loss))
+
+    fit_rounding(unit, {"line": rounding}, data, recipe, weights, listen)
+    assert layer.learned is None
+    assert torch.equal(layer.rounded, layer.weight_grid.dequantize(rounding.integers()))
+    return layer.rounded, losses
 
 
-def test_a_rate_that_decays_is_the_same_at_first_and_smaller_later() -> None:
-    assert travelled(1, decay=True) == travelled(1, decay=False) > 0
-    assert travelled(40, decay=True) < 0.8 * travelled(40, decay=False)
+QUICK = RoundingRecipe(iterations=60, batch_size=64, learning_rate=0.1, regularizer=1.0, loss="relative")
+
+
+def test_one_unit_can_be_fitted_by_itself() -> None:
+    model, shares = line_model(), list[float]()
+    learn_rounding(model, correlated(), QUICK, "layer")
+    found, losses = fitted(QUICK, replace(correlated(), report=shares.append))
+    assert torch.equal(found, model.layers["line"].rounded)
+    assert len(losses) == len(shares) == 60
+    assert sum(shares) == pytest.approx(1)
+
+
+def test_outputs_of_no_weight_are_left_to_round_to_nearest() -> None:
+    weights = torch.ones(ROWS, OUTPUTS)
+    weights[:, 1] = 0
+    model, recipe = line_model(), QUICK.model_copy(update={"regularizer": 0.0})
+    all_count, some_count = fitted(recipe, correlated())[0], fitted(recipe, correlated(), weights)[0]
+    nearest = model.layers["line"].rounded
+    assert torch.equal(some_count[1], nearest[1])
+    assert not torch.equal(all_count[1], nearest[1])
+    assert not torch.equal(some_count[[0, 2, 3]], nearest[[0, 2, 3]])
+
+
+@pytest.mark.parametrize("batch_size", [ROWS, 100, 1])
+def test_a_relative_loss_is_a_share_of_the_error_of_round_to_nearest(batch_size: int) -> None:
+    """Over all rows, whatever the batch that they are looked at in."""
+    model, data = line_model(), replace(correlated(), batch_size=batch_size)
+    layer = model.layers["line"]
+    assert layer.weight_grid is not None
+    low, high = -layer.weight_grid.zero_point, 7 - layer.weight_grid.zero_point
+    at_first = layer.weight.maximum(low * layer.weight_grid.scale).minimum(high * layer.weight_grid.scale)
+    errors = [((weight - layer.weight) @ data.x.T).square().mean() for weight in (at_first, layer.rounded)]
+    recipe = RoundingRecipe(iterations=1, batch_size=ROWS, loss="relative")
+    assert fitted(recipe, data)[1] == pytest.approx([float(errors[0] / errors[1])], rel=1e-4)
+
+
+def test_a_unit_without_an_error_has_nothing_to_learn() -> None:
+    model = line_model()
+    layer = model.layers["line"]
+    assert layer.weight_grid is not None
+    layer.weight.copy_(layer.rounded)
+    learn_rounding(model, correlated(), QUICK, "layer")
+    assert torch.equal(layer.rounded, layer.weight)
