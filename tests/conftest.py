@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing.process import BaseProcess
@@ -20,9 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from qbench.identity import digest
 from qbench.plugins import CATALOGUES, Catalogue
-from qbench.records import Record, write_record
 from qbench.stages.stage import Stage
 from qbench.store import Manifest, Store
 
@@ -235,6 +233,7 @@ class Running:
     process: BaseProcess
     log: Path
     marker: Path
+    trace: Path
 
     @property
     def err(self) -> str:
@@ -253,15 +252,37 @@ class Running:
         """Let it go on from its pause."""
         self.marker.unlink()
 
+    def places(self) -> list[tuple[int, str]]:
+        """The places of the fake plugins that it and its companions have reached, each after a process's id."""
+        lines = self.trace.read_text().splitlines() if self.trace.exists() else []
+        return [(int(line.partition(" ")[0]), line.partition(" ")[2]) for line in lines]
+
+    def reach_places(self, happened: Callable[[list[tuple[int, str]]], bool], what: str) -> None:
+        """Wait until it and its companions have reached some places."""
+        self._wait_for(lambda: happened(self.places()), what)
+
+    def group(self) -> set[int]:
+        """It and whatever it has started, as far as they run."""
+        listing = subprocess.run(["ps", "-A", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True)
+        rows = [line.split() for line in listing.stdout.splitlines()]
+        return {int(pid) for pid, group, state in rows if int(group) == self.process.pid and state[0] != "Z"}
+
+    def leave_nothing_running(self) -> None:
+        """Wait until nothing runs that it has started."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while self.group():
+            assert time.monotonic() < end, f"still running after {PATIENCE_SECONDS} s: {self.group()}"
+            time.sleep(0.05)
+
     def kill(self) -> None:
         """Kill it as ``kill -9`` does; it may have ended already."""
         self.process.kill()
         assert self.wait() in (-signal.SIGKILL, 0)
 
     def interrupt(self) -> int:
-        """Press Ctrl-C and return its exit code."""
+        """Press Ctrl-C, which everything that it has started hears too, and return its exit code."""
         assert self.process.pid is not None
-        os.kill(self.process.pid, signal.SIGINT)
+        os.killpg(self.process.pid, signal.SIGINT)
         return self.wait()
 
     def wait(self) -> int:
@@ -289,22 +310,25 @@ def start(workplace: Path, fake_plugins: Path) -> Iterator[Callable[..., Running
         from micro_process import run
 
         number = len(started)
-        running_log, marker = workplace / f"process-{number}.log", workplace / f"process-{number}.marker"
+        running_log, marker, trace = (workplace / f"process-{number}.{each}" for each in ("log", "marker", "trace"))
         environment = {
             "QBENCH_STORE": os.environ["QBENCH_STORE"],
             "MICRO_PAUSE": pause,
             "MICRO_MARKER": str(marker),
+            "MICRO_TRACE": str(trace),
         }
         words = [str(each) for each in arguments]
         process = context.Process(target=run, args=(words, str(workplace), environment, str(running_log)))
         process.start()
-        started.append(Running(process, running_log, marker))
+        started.append(Running(process, running_log, marker, trace))
         return started[-1]
 
     yield start_one
     for each in started:
-        if each.process.is_alive():
-            each.process.kill()
+        assert each.process.pid is not None
+        each.process.kill()
+        with suppress(ProcessLookupError):  # nothing is left of what it started
+            os.killpg(each.process.pid, signal.SIGKILL)
         each.process.join()
         each.process.close()
 
@@ -319,64 +343,3 @@ def put_artefact() -> Callable[..., None]:
             store.publish(folder, manifest)
 
     return put
-
-
-@pytest.fixture
-def make_record() -> Callable[..., Record]:
-    """Return a function that makes the record of a complete cell; keywords replace its values."""
-
-    def make(label: str = "round", bits: str = "W4A8", position: int = 1, **changes: Any) -> Record:
-        full = label == "full-precision"
-        baseline = {
-            "workload": {"name": "micro", "settings": {"sampler": {"name": "ddim", "steps": 4, "eta": 0.0}}},
-            "method": None,
-            "bits": "W32A32",
-        }
-        description = baseline if full else baseline | {"method": {"name": label}, "bits": bits}
-        metric = {"title": "T", "direction": "lower", "protocol": "P", "paper": "", "description": {"metric": "m"}}
-        difference = {} if full else {"delta": 0.25, "low": 0.125, "high": 0.375}
-        values = {
-            "suite": {"name": "micro", "title": "A title", "position": position},
-            "workload": "micro",
-            "method": None if full else label,
-            "label": label,
-            "bits": bits,
-            "boundary_bits": None if full else 8,
-            "seed": 0,
-            "samples": 12,
-            "status": "complete",
-            "description": description,
-            "digest": digest(changes.get("description", description)),
-            "baseline": digest(baseline),
-            "results": {
-                name: digest({"of": name, "cell": description}) for name in ("profile", "distance", "mse-to-fp")
-            },
-            "metrics": {
-                "distance": metric | {"against": "real images"},
-                "mse-to-fp": metric | {"against": "full-precision images of the same noise"},
-            },
-            "figures": {
-                "distance": {"value": 1.5, "samples": 12} | difference,
-                "mse-to-fp": {"value": 0.0 if full else 0.25, "samples": 12} | difference,
-            },
-            "profile": {"size_mb": 0.5, "coverage_macs": 0.75, "coverage_parameters": 1.0, "left_out": []},
-            "stages": [{"stage": "sample", "digest": "0" * 64, "seconds": 2.5, "peak_memory_mb": 100.0}],
-            "environment": {"device": "cpu", "threads": 1},
-        }
-        return Record.model_validate(values | changes)
-
-    return make
-
-
-@pytest.fixture
-def write_records(tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that writes records into a suite's folder of ``results`` and returns that folder."""
-
-    def write(*records: Record, suite: str = "micro") -> Path:
-        folder = tmp_path / "results" / suite
-        for record in records:
-            name = f"{record.workload}.{record.label}.{record.bits}.s{record.seed}.json"
-            write_record(record, folder / "records" / name)
-        return folder
-
-    return write

@@ -95,6 +95,77 @@ def test_the_store_is_in_the_cache_of_the_user_unless_something_says_otherwise(
     assert store.parent.name == "store"
 
 
+class TestHowItIsRun:
+    @pytest.fixture
+    def given(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+        """What the command hands on, instead of running anything."""
+        from qbench.execution import run
+
+        given: dict[str, Any] = {}
+
+        def run_suite(suite: Any, store: Any, results: Path, runtime: Any, listener: Any, processes: int) -> Any:
+            names = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")
+            given.update(runtime=runtime, processes=processes, environment={name: os.environ[name] for name in names})
+            return run.Outcome(results, (), (), ())
+
+        monkeypatch.setattr(run, "run_suite", run_suite)
+        return given
+
+    def test_one_process_and_four_gigabytes_unless_something_else_is_said(
+        self, qbench: Qbench, micro_suite: MicroSuite, given: dict[str, Any]
+    ):
+        assert qbench("run", micro_suite()).code == 0
+        assert (given["processes"], given["runtime"].cache_bytes) == (1, 4_000_000_000)
+
+    @pytest.mark.parametrize(("gigabytes", "size"), [("0", 0), ("0.25", 250_000_000), ("16", 16_000_000_000)])
+    def test_the_cache_is_counted_in_decimal_gigabytes(
+        self, qbench: Qbench, micro_suite: MicroSuite, given: dict[str, Any], gigabytes: str, size: int
+    ):
+        assert qbench("run", micro_suite(), "--cache-gb", gigabytes).code == 0
+        assert given["runtime"].cache_bytes == size
+
+    @pytest.mark.parametrize(("cores", "processes", "threads"), [(8, 2, "4"), (8, 3, "2"), (2, 4, "1"), (None, 2, "1")])
+    def test_processes_share_the_cores(
+        self,
+        qbench: Qbench,
+        micro_suite: MicroSuite,
+        given: dict[str, Any],
+        monkeypatch: pytest.MonkeyPatch,
+        cores: int | None,
+        processes: int,
+        threads: str,
+    ):
+        monkeypatch.setattr(os, "cpu_count", lambda: cores)
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        assert qbench("run", micro_suite(), "--processes", processes).code == 0
+        assert given["processes"] == processes
+        assert given["environment"] == {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
+
+    def test_what_the_user_has_set_of_threads_stays(
+        self, qbench: Qbench, micro_suite: MicroSuite, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ):
+        user = {"OMP_NUM_THREADS": "3", "OMP_WAIT_POLICY": "ACTIVE"}
+        for name, value in user.items():
+            monkeypatch.setenv(name, value)
+        assert qbench("run", micro_suite(), "--processes", 2).code == 0
+        assert given["environment"] == user
+
+    @pytest.mark.parametrize(("option", "value"), [("--processes", "0"), ("--processes", "two"), ("--cache-gb", "-1")])
+    def test_what_makes_no_sense_is_wrong_usage(
+        self, qbench: Qbench, micro_suite: MicroSuite, given: dict[str, Any], option: str, value: str
+    ):
+        answer = qbench("run", micro_suite(), option, value)
+        assert (answer.code, given) == (2, {})
+        assert f"Invalid value for '{option}'" in answer.err
+
+    def test_without_a_cache_the_figures_are_the_same(
+        self, qbench: Qbench, micro_suite: MicroSuite, workplace: Path, uninterrupted: Path
+    ):
+        assert qbench("run", micro_suite(), "--cache-gb", 0).code == 0
+        whole = uninterrupted / "results" / "micro" / "table.csv"
+        assert (workplace / "results" / "micro" / "table.csv").read_bytes() == whole.read_bytes()
+
+
 class TestDryRun:
     @pytest.mark.parametrize("more", [(), ("--json",), ("--only", "bits=W4A8"), ("--set", "samples=3")])
     def test_it_says_what_plan_says_and_computes_nothing(

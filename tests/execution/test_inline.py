@@ -25,12 +25,16 @@ class Witness(Listener):
     """Writes down everything it hears."""
 
     events: list[tuple[str, str]] = field(default_factory=list)
+    work: dict[str, float] = field(default_factory=dict)
 
     def _note(self, event: str, stage: Stage) -> None:
         self.events.append((event, stage.digest))
 
     def started(self, stage: Stage) -> None:
         self._note("started", stage)
+
+    def advanced(self, stage: Stage, amount: float) -> None:
+        self.work[stage.digest] = self.work.get(stage.digest, 0.0) + amount
 
     def finished(self, stage: Stage, seconds: float) -> None:
         self._note("finished", stage)
@@ -80,6 +84,20 @@ def test_every_stage_is_started_and_finished_once(
     assert sorted(witness.of("started")) == sorted(wanted) == sorted(witness.of("finished"))
     assert {name for name, _ in witness.events} == {"started", "finished"}
     assert [record.status for record in outcome.records] == ["complete"] * 3
+
+
+def test_the_work_that_is_reported_is_that_of_the_stage(
+    run: Callable[..., tuple[Outcome, Witness]], plan: Callable[..., Plan]
+):
+    """Of a method's stages it is 1, whatever they do."""
+    changes = {"methods": ["round", "linear"], "bits": ["W4A8"]}
+    _, witness = run(**changes)
+    stages = plan(**changes).stages
+    told = {stages[digest].kind for digest in witness.work}
+    assert {"activations", "sample", "trajectory"} <= told
+    assert {stages[digest].work for digest in witness.work if stages[digest].kind == "activations"} == {1.0}
+    for digest, amount in witness.work.items():
+        assert amount == pytest.approx(stages[digest].work), stages[digest].title
 
 
 def test_a_cell_is_settled_as_soon_as_it_is_complete_and_once(plan: Callable[..., Plan], workplace: Path):

@@ -1,12 +1,13 @@
 """A workload of 500 parameters with methods, metrics and an extractor, good ones and bad ones.
 
 The tests install this as a distribution of its own (see ``plugin_folder`` in conftest.py), so that it comes through
-real entry points. Two environment variables let a test stop a process at a known place:
+real entry points. Environment variables let a test stop a process at a known place and see what it computes:
 
 - ``MICRO_PAUSE`` names the place: ``weights``, ``activations``, ``features`` or ``score``, or ``denoiser-12`` for a
   batch of 12 images;
 - ``MICRO_MARKER`` names a file that is made as soon as the place is reached, and that the test removes to let the
-  process go on.
+  process go on;
+- ``MICRO_TRACE`` names a file to which every place that is reached is added, after the id of the process.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ REFERENCE = Path(__file__).with_name("reference.safetensors")
 
 def pause(place: str) -> None:
     """Stop here until the marker is removed or the process is killed, if the environment says so."""
+    if "MICRO_TRACE" in os.environ:
+        with Path(os.environ["MICRO_TRACE"]).open("a") as file:
+            file.write(f"{os.getpid()} {place}\n")
     if os.environ.get("MICRO_PAUSE") != place:
         return
     del os.environ["MICRO_PAUSE"]

@@ -9,6 +9,7 @@ def run(arguments: Sequence[str], folder: str, environment: Mapping[str, str], l
     """Run ``qbench`` in a folder; standard error goes to a file, standard output beside it."""
     import torch
 
+    os.setpgid(0, 0)  # as a shell does, so that Ctrl-C reaches this process and those it starts
     torch.set_num_threads(1)
     for descriptor, path in ((1, f"{log}.out"), (2, log)):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

@@ -7,9 +7,9 @@ import torch
 from qbench.bits import BitWidth
 from qbench.diffusion.structures import DIFFUSERS_UNET
 from qbench.errors import StageError
-from qbench.method import UniformSteps
 from qbench.plugins import METHODS
 from qbench.quant import ActivationRanges, WeightRanges, set_input_grids, set_weight_grids
+from qbench.quant.recipes import FAST_RANGE_ROWS, FAST_ROUNDING, FAST_SAMPLES
 from qbench.settings import merged, validate
 from qbench_methods.adaround import AdaRound, AdaRoundSettings
 from qbench_methods.qdiffusion import QDiffusionSettings
@@ -40,7 +40,11 @@ PUBLISHED = {
 """The paper's 10,000 iterations; the rest as in BRECQ's code."""
 
 
-FAST_ROUNDING = {"iterations": 250, "learning_rate": 0.15, "regularizer": 200.0, "loss": "relative", "beta_start": 14.0}
+FAST = {
+    "calibration": {"per_step": FAST_SAMPLES},
+    "rounding": FAST_ROUNDING,
+    "activations": {"samples": FAST_RANGE_ROWS},
+}
 
 
 def test_defaults_are_those_of_the_authors() -> None:
@@ -49,10 +53,11 @@ def test_defaults_are_those_of_the_authors() -> None:
 
 def test_presets_are_parts_of_its_settings() -> None:
     defaults = AdaRoundSettings().model_dump(mode="json")
-    found = {name: validate(AdaRoundSettings, merged(defaults, preset), str) for name, preset in AdaRound.presets.items()}
+    presets = AdaRound.presets.items()
+    found = {name: validate(AdaRoundSettings, merged(defaults, preset), str) for name, preset in presets}
     assert list(found) == ["strict", "fast"]
     assert found["strict"] == AdaRoundSettings()
-    assert found["fast"].model_dump(mode="json") == merged(PUBLISHED, {"calibration": {"per_step": 64}, "rounding": FAST_ROUNDING})
+    assert found["fast"].model_dump(mode="json") == merged(PUBLISHED, FAST)
 
 
 def test_everything_is_quantized_layer_by_layer(end_to_end: Run, create: Run) -> None:

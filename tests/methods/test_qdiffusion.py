@@ -19,6 +19,7 @@ from qbench.quant import (
     set_input_grids,
     set_weight_grids,
 )
+from qbench.quant.recipes import FAST_RANGE_ROWS, FAST_ROUNDING, FAST_SAMPLES, FAST_STEP_SIZES
 from qbench.settings import merged, validate
 from qbench_methods.qdiffusion import QDiffusion, QDiffusionSettings
 
@@ -58,11 +59,11 @@ PUBLISHED = {
 
 
 FAST = {
-    "calibration": {"per_step": 64},
+    "calibration": {"per_step": FAST_SAMPLES},
     "weights": {"estimator": "mse"},
-    "rounding": {"iterations": 250, "learning_rate": 0.15, "regularizer": 200.0, "loss": "relative", "beta_start": 14.0},
-    "activations": {"symmetric": False, "samples": None},
-    "step_sizes": {"iterations": 100, "learning_rate": 0.01, "loss": "relative", "logarithmic": True},
+    "rounding": FAST_ROUNDING,
+    "activations": {"symmetric": False, "samples": FAST_RANGE_ROWS},
+    "step_sizes": FAST_STEP_SIZES,
 }
 
 
@@ -72,7 +73,8 @@ def test_defaults_are_those_of_the_authors() -> None:
 
 def test_presets_are_parts_of_its_settings() -> None:
     defaults = QDiffusionSettings().model_dump(mode="json")
-    found = {name: validate(QDiffusionSettings, merged(defaults, preset), str) for name, preset in QDiffusion.presets.items()}
+    presets = QDiffusion.presets.items()
+    found = {name: validate(QDiffusionSettings, merged(defaults, preset), str) for name, preset in presets}
     assert list(found) == ["strict", "fast"]
     assert found["strict"] == QDiffusionSettings()
     assert found["fast"].model_dump(mode="json") == merged(PUBLISHED, FAST)
@@ -121,7 +123,7 @@ def test_each_half_of_a_shortcuts_input_has_its_own_range(end_to_end: Run, creat
             halves = [(grid.first, inputs[name][:, :index]), (grid.second, inputs[name][:, index:])]
         for half, part in halves:
             levels, zero_point = (2**16 - 1, 0) if name.endswith(".softmax") else (127, 128)
-            assert float(half.scale.detach()) == pytest.approx(float(part.abs().max()) / levels, rel=1e-3)
+            assert float(half.scale) == pytest.approx(float(part.abs().max()) / levels, rel=1e-3)
             assert float(half.zero_point) == zero_point
 
 
@@ -156,7 +158,7 @@ def test_step_sizes_are_learned_and_zero_points_stay(end_to_end: Run, create: Ru
         found, before = tap.grid.tensors(), start.taps[name].grid.tensors()
         assert torch.equal(found["zero_point"], before["zero_point"])
         assert bool((found["scale"] == before["scale"]).all()) == name.endswith(".softmax")  # of 16 bits
-        torch.testing.assert_close(found["scale"].detach(), before["scale"], rtol=0, atol=0.021)  # twice the rate
+        torch.testing.assert_close(found["scale"], before["scale"], rtol=0, atol=0.021)  # twice the rate
 
 
 def test_the_softmax_has_the_bits_that_are_asked_for(end_to_end: Run, create: Run) -> None:

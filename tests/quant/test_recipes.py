@@ -8,6 +8,7 @@ import pytest
 from qbench.errors import SettingsError
 from qbench.method import UniformSteps
 from qbench.quant.recipes import (
+    FAST_RANGE_ROWS,
     FAST_ROUNDING,
     FAST_SAMPLES,
     FAST_STEP_SIZES,
@@ -114,20 +115,21 @@ def test_limits_are_allowed(recipe: type[Settings], key: str, value: Any) -> Non
         (
             RoundingRecipe,
             FAST_ROUNDING,
-            {"iterations": 250, "learning_rate": 0.15, "regularizer": 200.0, "loss": "relative", "beta_start": 14.0},
+            {"iterations": 250, "batch_size": 16, "learning_rate": 0.24, "regularizer": 400.0, "loss": "relative"},
             80,
         ),
         (
             StepSizeRecipe,
             FAST_STEP_SIZES,
-            {"iterations": 100, "learning_rate": 0.01, "loss": "relative", "logarithmic": True},
-            50,
+            {"iterations": 50, "learning_rate": 0.001, "loss": "relative", "logarithmic": True},
+            100,
         ),
     ],
 )
 def test_the_fast_ones_are_parts_of_a_recipe(
     recipe: type[Settings], fast: Mapping[str, Any], changes: dict[str, Any], times_shorter: int
 ) -> None:
+    """Their numbers are those that docs/studies settled; the methods' presets only refer to them."""
     found = validate(recipe, fast, str)
     assert found.model_dump() == RECIPES[recipe] | changes
     assert RECIPES[recipe]["iterations"] == times_shorter * found.model_dump()["iterations"]
@@ -135,6 +137,7 @@ def test_the_fast_ones_are_parts_of_a_recipe(
 
 def test_the_fast_ones_take_a_quarter_of_the_samples() -> None:
     assert FAST_SAMPLES == 64 == UniformSteps().per_step / 4
+    assert FAST_RANGE_ROWS == 500 == 25 * UniformSteps().steps
 
 
 def test_they_load_without_torch() -> None:
