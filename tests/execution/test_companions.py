@@ -55,12 +55,14 @@ def companion_of(running: Any) -> int:
     """Return the process that works with the first one, as soon as there is one."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
-        listing = subprocess.run(["ps", "-A", "-o", "pid=,pgid=,args="], capture_output=True, text=True, check=True)
+        listing = subprocess.run(
+            ["ps", "-A", "-ww", "-o", "pid=,pgid=,args="], capture_output=True, text=True, check=True
+        )
         rows = [line.split(maxsplit=2) for line in listing.stdout.splitlines()]
         of_group = [row for row in rows if int(row[1]) == running.process.pid and "spawn_main" in row[-1]]
         if of_group:
             return int(of_group[0][0])
-    raise AssertionError(f"no companion was started:\n{running.err}")
+    pytest.fail(f"no companion was started:\n{running.err}")
 
 
 class Recorded:
@@ -240,7 +242,9 @@ class TestEnding:
         assert tables(workplace / "results") == expected
 
     @pytest.mark.xfail(
-        reason="until it has read its plan, a companion answers Ctrl-C with a traceback, if it gets to it", strict=True
+        reason="until it has read its plan, a companion answers Ctrl-C with a traceback, if it gets to it",
+        raises=AssertionError,
+        strict=True,
     )
     def test_ctrl_c_is_for_the_first_process_only_from_the_very_first(
         self, start: Start, micro_suite: MicroSuite, workplace: Path, expected: dict[str, bytes]
