@@ -44,12 +44,14 @@ class Segment:
         modules: the names of all modules that it runs, within the denoiser; no layer is in two segments.
         run: takes the denoiser and the state before it and returns the state behind it, in the forward's own
             operations, to the bit. It finds modules by name at each call, as they may have been replaced.
+        reads: how many of the skips ``run`` looks at, counted from the last; None for all.
     """
 
     name: str
     kind: SegmentKind
     modules: tuple[str, ...]
     run: Callable[[nn.Module, State], State]
+    reads: int | None = None
 
 
 def call_unet(module: nn.Module, x: Tensor, timesteps: Tensor, context: Context) -> Tensor:

@@ -161,7 +161,7 @@ def _upsampler(name: str, sampler: nn.Module, factor: int) -> Segment:
         divisible = all(side % factor == 0 for side in state.skips[0].shape[2:])
         return part(state.h, None if divisible else state.skips[-1].shape[2:])
 
-    return _calling(name, "convolution", sampler, Upsample2D, upsample)
+    return replace(_calling(name, "convolution", sampler, Upsample2D, upsample), reads=None)
 
 
 def _transformer(name: str, transformer: Any) -> Iterator[Segment]:
@@ -189,9 +189,13 @@ def _transformer(name: str, transformer: Any) -> Iterator[Segment]:
 
 
 def _calling(name: str, kind: SegmentKind, part: nn.Module, supported: type[nn.Module], call: Call) -> Segment:
-    """The segment that is one call of the module it is named after."""
+    """The segment that is one call of the module it is named after, which sees no skips."""
     _check_class(name, part, supported)
-    return Segment(name, kind, (name,), lambda module, state: replace(state, h=call(module.get_submodule(name), state)))
+
+    def run(module: nn.Module, state: State) -> State:
+        return replace(state, h=call(module.get_submodule(name), state))
+
+    return Segment(name, kind, (name,), run, reads=0)
 
 
 def _keeping(segment: Segment) -> Segment:
@@ -211,7 +215,7 @@ def _joining(segment: Segment) -> Segment:
         *skips, skip = state.skips
         return segment.run(module, replace(state, h=torch.cat([state.h, skip], dim=1), skips=tuple(skips)))
 
-    return replace(segment, run=run)
+    return replace(segment, run=run, reads=1)
 
 
 def _check_class(name: str, module: nn.Module, *supported: type[nn.Module]) -> None:

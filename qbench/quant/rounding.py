@@ -3,12 +3,21 @@
 Source: AdaRound (Nagel et al. 2020, arXiv 2004.10568), section 3.2.
 """
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from qbench.quant.grid import WeightGrid
 
 GAMMA, ZETA = -0.1, 1.1
+_BEND = 0.5 / (ZETA - GAMMA)
+
+
+def _slope(centred: float) -> float:
+    """Return the derivative of 2h - 1 by alpha at a value of 2h - 1 that is not clamped."""
+    return 0.5 * (ZETA - GAMMA) - _BEND * centred**2
 
 
 class SoftRounding:
@@ -16,8 +25,11 @@ class SoftRounding:
 
     The weight is scale * (clamp(floor(w / scale) + h + zero_point) - zero_point), where h is the rectified sigmoid of
     ``alpha``: clamp(sigmoid(alpha) * 1.2 - 0.1, 0, 1). It starts where h is the fraction of w / scale, which gives the
-    original weight back (clamped to the grid). Gradients are written out, as an iteration would otherwise cost twice
-    what the block itself does: ``weight`` begins an iteration, ``back_propagate`` ends it.
+    original weight back (clamped to the grid).
+
+    The weight is computed as the middle of its neighbours plus half their distance times 2h - 1, and gradients are
+    written out from that, in as few passes over memory as go: an iteration would otherwise cost twice what the block
+    itself does. ``weight`` begins an iteration, ``back_propagate`` ends it.
 
     Args:
         weight: the original weight.
@@ -34,12 +46,14 @@ class SoftRounding:
         self._floor = scaled.floor()
         # Behind either end of the grid both neighbours are its last point, and h moves nothing.
         inside = (self._floor >= self._low) & (self._floor < self._high)
-        self._base = self._floor.clamp(self._low, self._high) * dense.scale
-        self._reach = inside * dense.scale
+        self._reach = 0.5 * inside * dense.scale
+        self._middle = torch.addcmul(self._floor.clamp(self._low, self._high) * dense.scale, inside, self._reach)
         share = (ZETA - GAMMA) / (scaled - self._floor - GAMMA) - 1
         self.alpha = share.log_().neg_()
-        self._sigmoid = torch.empty_like(self.alpha)
-        self._soft = torch.empty_like(self.alpha)
+        self._centred = torch.empty_like(self.alpha)
+        self._start = self.alpha.new_tensor(2 * GAMMA - 1)
+        self._steepest = self.alpha.new_tensor(_slope(0.0))
+        self._tiny = self.alpha.new_tensor(1e-30)  # keeps a logarithm finite
         self._weight = torch.empty_like(self.alpha).requires_grad_(True)
 
     def soft(self) -> Tensor:
@@ -49,9 +63,9 @@ class SoftRounding:
     def weight(self) -> Tensor:
         """Return the weight of now, which asks for its gradient; a second call overwrites the first one's."""
         with torch.no_grad():
-            torch.sigmoid(self.alpha, out=self._sigmoid)
-            torch.mul(self._sigmoid, ZETA - GAMMA, out=self._soft).add_(GAMMA).clamp_(0, 1)
-            torch.addcmul(self._base, self._soft, self._reach, out=self._weight.detach())
+            torch.sigmoid(self.alpha, out=self._centred)
+            torch.add(self._start, self._centred, alpha=2 * (ZETA - GAMMA), out=self._centred).clamp_(-1, 1)
+            torch.addcmul(self._middle, self._centred, self._reach, out=self._weight.detach())
         self._weight.grad = None
         return self._weight
 
@@ -68,14 +82,16 @@ class SoftRounding:
         """
         if self._weight.grad is None:
             raise RuntimeError("the weight has no gradient yet: propagate a loss back first")
+        centred, room = self._centred, self._weight.detach()  # whose values have served
         gradient = self._weight.grad.mul_(self._reach)
         if beta is not None:
-            distance = self._soft.mul(2).sub_(1)
-            power = distance.abs().log_().mul_(beta - 1).exp_()
-            gradient.addcmul_(power, distance.sign_(), value=-2 * beta * strength)
-        slope = torch.addcmul(self._sigmoid, self._sigmoid, self._sigmoid, value=-1).mul_(ZETA - GAMMA)
-        is_between = torch.addcmul(self._soft, self._soft, self._soft, value=-1).sign_()
-        self.alpha.grad = gradient.mul_(slope).mul_(is_between)
+            square = torch.addcmul(self._tiny, centred, centred, out=room)
+            # |2h - 1|^(beta - 2); exp2 takes a third of the time of exp, and both take less than a power.
+            power = square.log_().mul_((beta / 2 - 1) / math.log(2)).exp2_()
+            gradient.addcmul_(power, centred, value=-beta * strength)
+        slope = torch.addcmul(self._steepest, centred, centred, value=-_BEND, out=room)
+        functional.threshold(slope, _slope(1.0) * (1 + 1e-6), 0.0, inplace=True)  # at 0 and 1 the clamp has none
+        self.alpha.grad = gradient.mul_(slope)
 
     def integers(self) -> Tensor:
         """Return the integers on the grid after every h went to the nearer of 0 and 1."""

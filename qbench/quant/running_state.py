@@ -122,13 +122,14 @@ class RunningState:
         """The embedding of all rows."""
         return self._embedding
 
-    def batch(self, rows: slice | Tensor) -> State:
-        """Return the state of some rows."""
+    def batch(self, rows: slice | Tensor, skips: int | None = None) -> State:
+        """Return the state of some rows, with the last few skips or, as None says, with all of them."""
+        kept = self._skips if skips is None else self._skips[len(self._skips) - skips :]
         return State(
             h=self._h[rows],
             timesteps=self._data.timesteps[rows],
             embedding=None if self._embedding is None else self._embedding[rows],
-            skips=tuple(skip[rows] for skip in self._skips),
+            skips=tuple(skip[rows] for skip in kept),
             context={name: tensor[rows] for name, tensor in self._data.context.items()},
         )
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from qbench.diffusion.structures import Segment
 from qbench.errors import StageError
@@ -89,21 +90,19 @@ class Walk:
         for segment in segments:
             given = current if self._inputs == "quantized" else exact
             if self._is_block(segment):
-                following = self._behind(exact, segment)
+                with self._model.full_precision():
+                    following = exact.behind(segment)
                 yield self._block(segment, given, following)
             else:
-                for name in self._layers(segment):
-                    yield self._layer(segment, name, given, exact)
-                if segment is segments[-1]:
-                    return
-                following = self._behind(exact, segment)
+                names = self._layers(segment)
+                kept = _Kept(self._model, len(self._data), self.budget)
+                with self._model.full_precision(), kept.looking_at(names, with_inputs=self._inputs == "full-precision"):
+                    following = exact.behind(segment)
+                for name in names:
+                    yield self._layer(segment, name, given, kept)
             exact = following
             if self._inputs == "quantized" and segment is not segments[-1]:
                 current = current.behind(segment)
-
-    def _behind(self, exact: RunningState, segment: Segment) -> RunningState:
-        with self._model.full_precision():
-            return exact.behind(segment)
 
     def _is_block(self, segment: Segment) -> bool:
         return self._granularity == "block" and segment.kind in _BLOCKS and bool(self._layers(segment))
@@ -115,29 +114,26 @@ class Walk:
     def _block(self, segment: Segment, given: RunningState, following: RunningState) -> Unit:
         def forward(rows: Tensor) -> Tensor:
             with self._model.at(self._data.step_indices[rows]):
-                return segment.run(self._model.module, given.batch(rows)).h
+                return segment.run(self._model.module, given.batch(rows, segment.reads)).h
 
         taps = tuple(name for name in self._model.taps if _is_within(name, segment))
         layers = {name: self._model.layers[name] for name in self._layers(segment)}
         return Unit(segment.name, layers, taps, forward, following.h)
 
-    def _layer(self, segment: Segment, name: str, given: RunningState, exact: RunningState) -> Unit:
+    def _layer(self, segment: Segment, name: str, given: RunningState, kept: _Kept) -> Unit:
         layer = self._model.layers[name]
-        inputs = self._collect(segment, name, given, lambda x: x, exactly=self._inputs == "full-precision")
-        target = self._collect(segment, name, exact, lambda x: layer.apply_to(x, layer.weight), exactly=True)
+        inputs = kept.inputs.pop(name) if name in kept.inputs else self._inputs_of(name, segment, given)
 
         def forward(rows: Tensor) -> Tensor:
             with self._model.at(self._data.step_indices[rows]):
                 output: Tensor = layer(inputs[rows])
             return output
 
-        return Unit(name, {name: layer}, (name,), forward, target)
+        return Unit(name, {name: layer}, (name,), forward, kept.outputs.pop(name))
 
     @torch.no_grad()
-    def _collect(
-        self, segment: Segment, name: str, state: RunningState, of: Callable[[Tensor], Tensor], exactly: bool
-    ) -> Rows:
-        """Run a segment up to a layer and keep something of the layer's input."""
+    def _inputs_of(self, name: str, segment: Segment, state: RunningState) -> Rows:
+        """Run a segment up to a layer, as the model is set now, and keep the layer's inputs."""
         tap = self._model.taps[name]
         kept: Rows | None = None
         for rows in slices(len(self._data), self._data.batch_size):
@@ -150,20 +146,69 @@ class Walk:
             tap.observer = stop
             try:
                 with self._model.at(self._data.step_indices[rows]):
-                    if exactly:
-                        with self._model.full_precision():
-                            segment.run(self._model.module, state.batch(rows))
-                    else:
-                        segment.run(self._model.module, state.batch(rows))
+                    segment.run(self._model.module, state.batch(rows, segment.reads))
             except _Reached:
                 pass
             finally:
                 tap.observer = None
-            values = of(reached[0])
-            kept = kept or self.budget.rows(len(self._data), values)
-            kept.write(rows, values)
+            kept = kept or self.budget.rows(len(self._data), reached[0])
+            kept.write(rows, reached[0])
         assert kept is not None
         return kept
+
+
+class _Kept:
+    """What goes into some layers and comes out of them while all rows pass, batch after batch.
+
+    Args:
+        model: the model.
+        count: of all rows.
+        budget: what is kept is counted against it.
+
+    Attributes:
+        inputs: by the layers' names.
+        outputs: by the layers' names.
+    """
+
+    def __init__(self, model: QuantModel, count: int, budget: Budget) -> None:
+        self._model = model
+        self._count = count
+        self._budget = budget
+        self.inputs: dict[str, Rows] = {}
+        self.outputs: dict[str, Rows] = {}
+
+    @contextmanager
+    def looking_at(self, names: list[str], with_inputs: bool) -> Iterator[None]:
+        """Keep what passes while the context lasts.
+
+        Args:
+            names: of the layers.
+            with_inputs: whether their inputs are kept too.
+        """
+        hooks = [self._model.layers[name].register_forward_hook(self._hook(name, with_inputs)) for name in names]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _hook(self, name: str, with_inputs: bool) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        done = 0
+
+        def keep(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            nonlocal done
+            rows = slice(done, done + len(output))
+            self._write(self.outputs, name, rows, output)
+            if with_inputs:
+                self._write(self.inputs, name, rows, inputs[0])
+            done = rows.stop
+
+        return keep
+
+    def _write(self, rooms: dict[str, Rows], name: str, rows: slice, values: Tensor) -> None:
+        if name not in rooms:
+            rooms[name] = self._budget.rows(self._count, values)
+        rooms[name].write(rows, values)
 
 
 class _Reached(Exception):

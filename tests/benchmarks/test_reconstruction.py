@@ -13,7 +13,7 @@ from qbench.quant.reconstruction import fit_rounding
 from qbench.quant.rounding import SoftRounding
 from qbench.quant.units import Unit, Walk
 
-ITERATIONS = 8
+ITERATIONS = 20
 
 
 @pytest.fixture
@@ -100,7 +100,8 @@ def test_an_iteration_against_the_blocks_own_forward_and_backward(
     }
     recipe = RoundingRecipe(iterations=ITERATIONS, warm_up=0.0)
     weights = [layer.weight for layer in unit.layers.values()]
-    rows = torch.arange(recipe.batch_size)
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.randperm(len(data), generator=generator)[: recipe.batch_size] for _ in range(ITERATIONS)]
 
     def reconstruct() -> None:
         fit_rounding(unit, roundings, data, recipe)
@@ -109,7 +110,7 @@ def test_an_iteration_against_the_blocks_own_forward_and_backward(
         for weight in weights:
             weight.requires_grad_(True)
         with model.full_precision():
-            for _ in range(ITERATIONS):
+            for rows in batches:
                 forward_and_backward(unit, rows, weights)
         for weight in weights:
             weight.requires_grad_(False)
