@@ -25,6 +25,7 @@ class Purpose(Enum):
 
     EVALUATION = 1
     CALIBRATION = 2
+    FISHER = 5
 
 
 class Choice(Enum):

@@ -1,7 +1,8 @@
 """Further processes on this machine that work on the same plan and store.
 
 They are what a second run beside the first would be: stages are claimed in the store, so nothing is done twice, and
-only the first process keeps records. A process that finds nothing left to do ends; none outlives the first one.
+only the first process keeps records. A process that finds nothing left to do ends; none outlives the first one. Ctrl-C
+reaches every process of a terminal, but only the first one hears it, and ends the others.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ def companions(count: int, plan: Plan, store: Store, runtime: Runtime) -> Iterat
         context.Process(target=_work, args=(plan, store.root, runtime), name=f"qbench-{index + 2}")
         for index in range(count)
     ]
-    for process in processes:
-        process.start()
+    with _ctrl_c_held_back():
+        for process in processes:
+            process.start()
     try:
         yield
     finally:
@@ -50,8 +52,17 @@ def companions(count: int, plan: Plan, store: Store, runtime: Runtime) -> Iterat
             process.join()
 
 
+@contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """Hold SIGINT back while the context lasts. Processes that are started meanwhile inherit that and never hear it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work(plan: Plan, root: Path, runtime: Runtime) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the first one ends the others
     Thread(target=_end_with_the_first_process, daemon=True).start()
     try:
         Inline(plan, Store(root), runtime, Listener()).run(lambda cell: None)

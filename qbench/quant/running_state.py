@@ -173,7 +173,9 @@ def _occupy(file: int, size: int) -> None:
         return
     block = bytes(2**20)
     for start in range(0, size, len(block)):
-        os.write(file, block[: size - start])
+        part = block[: size - start]
+        while part:
+            part = part[os.write(file, part) :]  # it may write less than it was given
 
 
 def slices(count: int, size: int) -> list[slice]:

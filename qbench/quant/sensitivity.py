@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from qbench.diffusion.noise import Purpose, normal
 from qbench.diffusion.structures import State
 from qbench.quant.data import CalibrationData
 from qbench.quant.model import QuantModel
@@ -55,15 +56,14 @@ def _squared_gradients(model: QuantModel, data: CalibrationData, rows: slice) ->
             if segment.kind in _BLOCKS:
                 outputs[segment.name] = state.h
     squares = {name: torch.zeros_like(output) for name, output in outputs.items()}
-    residuals = torch.stack([_residuals(data.seed, row, state.h.shape[1:]) for row in range(rows.start, rows.stop)], 1)
-    for residual in residuals.to(state.h):
+    for residual in _residuals(data.seed, rows, state.h.shape[1:]).to(state.h):
         gradients = torch.autograd.grad(state.h, list(outputs.values()), residual, retain_graph=True)
         for square, gradient in zip(squares.values(), gradients, strict=True):
             square.addcmul_(gradient, gradient, value=1 / DRAWS)
     return {name: square.detach() for name, square in squares.items()}
 
 
-def _residuals(seed: int, row: int, shape: torch.Size) -> Tensor:
-    """Return a row's own draws [draws, *shape], so that they do not depend on the batch."""
-    generator = torch.Generator().manual_seed((seed * 2**32 + row) % 2**63)
-    return torch.randn((DRAWS, *shape), generator=generator)
+def _residuals(seed: int, rows: slice, shape: torch.Size) -> Tensor:
+    """Return draws [draws, rows, *shape], each row's its own, so that they do not depend on the batch."""
+    drawn = normal((DRAWS, *shape), seed=seed, purpose=Purpose.FISHER, indices=range(rows.start, rows.stop))
+    return torch.from_numpy(drawn).transpose(0, 1)

@@ -75,7 +75,7 @@ def test_every_value_comes_from_its_own_address(seed: int, purpose: Purpose, ind
 
 
 def test_purposes_have_keys_of_their_own() -> None:
-    assert len({purpose.value for purpose in Purpose}) == len(list(Purpose)) == 2
+    assert len({purpose.value for purpose in Purpose}) == len(list(Purpose)) == 3
 
 
 def test_golden_values() -> None:
@@ -109,7 +109,7 @@ def test_every_part_of_the_address_matters() -> None:
         for step in (INITIAL, 0, 1, 2, 50)
         for row in draw((4,), range(10), seed, purpose, step).tolist()
     }
-    assert len(rows) == 4 * 2 * 5 * 10
+    assert len(rows) == 4 * 3 * 5 * 10
 
 
 @pytest.mark.parametrize("swapped", [((1, 2), (2, 1)), ((3, 0), (0, 3))])
@@ -200,7 +200,7 @@ class TestChoices:
 
     def test_they_share_no_address_with_noise(self):
         keys = [each.value for each in (*Purpose, *Choice)]
-        assert len(set(keys)) == len(keys) == 4
+        assert len(set(keys)) == len(keys) == 5
 
     @pytest.mark.parametrize(
         ("seed", "choice", "index"),

@@ -241,11 +241,6 @@ class TestEnding:
         assert again.code == 0, again.err
         assert tables(workplace / "results") == expected
 
-    @pytest.mark.xfail(
-        reason="until it has read its plan, a companion answers Ctrl-C with a traceback, if it gets to it",
-        raises=AssertionError,
-        strict=True,
-    )
     def test_ctrl_c_is_for_the_first_process_only_from_the_very_first(
         self, start: Start, micro_suite: MicroSuite, workplace: Path, expected: dict[str, bytes]
     ):
