@@ -31,10 +31,10 @@ class PTQ4DMSettings(Settings):
         NormalSteps()
     )
     weights: Annotated[WeightRanges, Field(description="how grids of weights are chosen")] = WeightRanges(
-        estimator="mse"
+        estimator="mse", symmetric=True, candidates=100
     )
     activations: Annotated[ActivationRanges, Field(description="how grids of activations are chosen")] = (
-        ActivationRanges(estimator="mse")
+        ActivationRanges(estimator="mse", symmetric=True, candidates=100)
     )
     attention: Annotated[bool, Field(description="whether the operands of attention are quantized")] = True
 
@@ -43,8 +43,10 @@ class PTQ4DM(Method):
     """Round to nearest on ranges of least error, calibrated on normally distributed time-steps (NDTC).
 
     Each calibration sample is x_t of the full-precision sampler at a step of its own, drawn from a normal distribution
-    that leans towards the finished image; see ``NormalSteps`` for what the paper and its code say of it. Ranges have
-    80 candidates here as in ``mse``, where the authors' code tries 100.
+    that leans towards the finished image; see ``NormalSteps`` for what the paper and its code say of it. Grids are
+    symmetric and the best of 100 candidates, as in the authors' code. That searches batch by batch and averages what
+    it finds, and gives activations that are never negative a grid that starts at 0; here the search sees all rows at
+    once, and only the softmax output has such a grid.
 
     The authors leave the two products of attention in full precision, which ``as-published`` does too, and give the
     first and last layer 8 bits, which is for a suite's ``boundary_bits`` to say. ``strict`` quantizes every layer and
@@ -57,10 +59,19 @@ class PTQ4DM(Method):
     presets: ClassVar = {
         "strict": {},
         "as-published": {"attention": False},
-        "fast": {"calibration": {"count": 500}, "activations": {"samples": 64}},
+        "fast": {"calibration": {"count": 500}},
     }
     softmax_bits = SOFTMAX_BITS
     settings: PTQ4DMSettings
+
+    def refusal(self, bits: BitWidth) -> str | None:
+        """Return why it cannot run: bits that it does not claim, or some for a softmax output that is left out."""
+        if bits.softmax is not None and not self.settings.attention:
+            return (
+                f"{self.name} leaves attention in full precision (attention: false), so its softmax output cannot "
+                f"have {bits.softmax} bits"
+            )
+        return super().refusal(bits)
 
     def calibration(self, target: Target) -> CalibrationRequest | None:
         """Return the calibration request: only activations need one."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from qbench import quant
 from qbench.bits import SOFTMAX_BITS
@@ -49,6 +49,15 @@ class QDiffusionSettings(Settings):
     step_sizes: Annotated[StepSizeRecipe, Field(description="how step sizes of activations are learned")] = (
         StepSizeRecipe()
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.split and self.activations.granularity != "tensor":
+            raise ValueError(
+                f"a split shortcut has one range for all, not one for each {self.activations.granularity}: "
+                "say split: false or granularity: tensor"
+            )
+        return self
 
 
 class QDiffusion(Method):

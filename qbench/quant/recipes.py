@@ -1,9 +1,9 @@
 """Settings of what the core does for methods. They load without torch, so that listings stay fast."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from qbench.settings import Settings
 
@@ -13,9 +13,10 @@ class WeightRanges(Settings):
 
     estimator: Annotated[
         Literal["min-max", "mse"],
-        Field(description="extremes, or the least error of 80 ranges that shrink by 1 % (p = 2.4)"),
+        Field(description="extremes, or the least error (p = 2.4) of ranges that shrink by 1 % each"),
     ] = "min-max"
     symmetric: Annotated[bool, Field(description="whether grids are symmetric about 0")] = False
+    candidates: Annotated[int, Field(ge=1, le=100, description="ranges that mse tries")] = 80
 
 
 class ActivationRanges(Settings):
@@ -23,7 +24,7 @@ class ActivationRanges(Settings):
 
     estimator: Annotated[
         Literal["min-max", "running-average", "percentile", "mse"],
-        Field(description="extremes, moving average of each batch's, percentile, or least error of 80 ranges"),
+        Field(description="extremes, moving average of each batch's, percentile, or least error as for weights"),
     ] = "min-max"
     symmetric: Annotated[bool, Field(description="whether grids are symmetric about 0; the softmax's never is")] = False
     granularity: Annotated[
@@ -33,8 +34,17 @@ class ActivationRanges(Settings):
     samples: Annotated[
         int | None, Field(ge=1, description="rows of the calibration data, drawn at random; null takes all")
     ] = None
-    momentum: Annotated[float, Field(ge=0, lt=1, description="of the running average")] = 0.95
-    percent: Annotated[float, Field(gt=50, le=100, description="share of values within the percentile's range")] = 99.99
+    candidates: Annotated[int, Field(ge=1, le=100, description="ranges that mse tries")] = 80
+    momentum: Annotated[float, Field(ge=0, lt=1, description="of the running-average")] = 0.95
+    percent: Annotated[float, Field(gt=50, le=100, description="share of values within the range of percentile")] = (
+        99.99
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.symmetric and self.granularity == "token":
+            raise ValueError("ranges from each token as it comes are not offered as symmetric ones")
+        return self
 
 
 Normalization = Literal["published", "relative"]

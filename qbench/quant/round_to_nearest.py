@@ -41,13 +41,14 @@ def set_weight_grids(model: QuantModel, ranges: WeightRanges, split: bool = Fals
     Raises:
         StageError: a weight is not finite.
     """
-    choose = {"min-max": min_max_per_channel, "mse": mse_per_channel}[ranges.estimator]
     for name, layer in model.layers.items():
         if layer.bits.weights == FULL_PRECISION_BITS:
             continue
 
         def grid(weight: Tensor, layer: QuantLayer = layer) -> AffineGrid:
-            return choose(weight, layer.bits.weights, ranges.symmetric)
+            if ranges.estimator == "mse":
+                return mse_per_channel(weight, layer.bits.weights, ranges.symmetric, ranges.candidates)
+            return min_max_per_channel(weight, layer.bits.weights, ranges.symmetric)
 
         try:
             layer.weight_grid = _weight_grid(layer, grid, split)
@@ -77,8 +78,6 @@ def set_input_grids(
     Raises:
         StageError: an activation is not finite or never came by, or a split is asked of other ranges than one for all.
     """
-    if ranges.symmetric and ranges.granularity == "token":
-        raise StageError("ranges from each token as it comes are not offered as symmetric ones")
     if split and ranges.granularity != "tensor":
         raise StageError(f"a split shortcut needs one range for all, not one for each {ranges.granularity}")
     if not len(data):
@@ -170,7 +169,7 @@ class _Calibration:
             extremes = seen[name][half].extremes()
             if self._ranges.estimator == "percentile":
                 return Percentile(extremes, self._ranges.percent)
-            return MSESearch(extremes, self._taps[name].bits, self._is_symmetric(name))
+            return MSESearch(extremes, self._taps[name].bits, self._is_symmetric(name), self._ranges.candidates)
 
         return make
 

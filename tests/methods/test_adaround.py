@@ -17,7 +17,7 @@ from qbench_methods.qdiffusion import QDiffusionSettings
 Run = Callable[..., Any]
 PUBLISHED = {
     "calibration": {"kind": "uniform-steps", "steps": 20, "per_step": 256},
-    "weights": {"estimator": "mse", "symmetric": False},
+    "weights": {"estimator": "mse", "symmetric": False, "candidates": 80},
     "rounding": {
         "iterations": 10_000,
         "batch_size": 32,
@@ -33,6 +33,7 @@ PUBLISHED = {
         "symmetric": False,
         "granularity": "tensor",
         "samples": None,
+        "candidates": 80,
         "momentum": 0.95,
         "percent": 99.99,
     },

@@ -18,7 +18,7 @@ from qbench_methods.qdiffusion import QDiffusion
 Run = Callable[..., Any]
 PUBLISHED = {
     "calibration": {"kind": "uniform-steps", "steps": 20, "per_step": 256},
-    "weights": {"estimator": "mse", "symmetric": False},
+    "weights": {"estimator": "mse", "symmetric": False, "candidates": 80},
     "rounding": {
         "iterations": 20_000,
         "batch_size": 32,
@@ -35,6 +35,7 @@ PUBLISHED = {
         "symmetric": False,
         "granularity": "tensor",
         "samples": 64,
+        "candidates": 80,
         "momentum": 0.95,
         "percent": 99.99,
     },

@@ -15,12 +15,13 @@ from qbench_methods.mse import MSE, MSESettings
 Run = Callable[..., Any]
 PUBLISHED = {
     "calibration": {"kind": "uniform-steps", "steps": 20, "per_step": 256},
-    "weights": {"estimator": "mse", "symmetric": False},
+    "weights": {"estimator": "mse", "symmetric": False, "candidates": 80},
     "activations": {
         "estimator": "mse",
         "symmetric": False,
         "granularity": "tensor",
         "samples": 64,
+        "candidates": 80,
         "momentum": 0.95,
         "percent": 99.99,
     },

@@ -14,18 +14,19 @@ from qbench_methods.ptq4dm import PTQ4DM, PTQ4DMSettings
 Run = Callable[..., Any]
 PUBLISHED = {
     "calibration": {"kind": "normal-steps", "count": 1024, "mean": 0.4, "std": 0.4},
-    "weights": {"estimator": "mse", "symmetric": False},
+    "weights": {"estimator": "mse", "symmetric": True, "candidates": 100},
     "activations": {
         "estimator": "mse",
-        "symmetric": False,
+        "symmetric": True,
         "granularity": "tensor",
         "samples": None,
+        "candidates": 100,
         "momentum": 0.95,
         "percent": 99.99,
     },
     "attention": True,
 }
-"""The authors' code, with the operands of attention quantized as well."""
+"""The settings of the authors' code, with the operands of attention quantized as well."""
 
 
 def test_defaults_are_those_of_the_authors() -> None:
@@ -56,7 +57,7 @@ def test_everything_is_quantized_and_nothing_left_out(end_to_end: Run, create: R
 
 def test_as_published_the_operands_of_attention_are_left_out(end_to_end: Run, create: Run) -> None:
     quick = {"weights": {"estimator": "min-max"}, "activations": {"estimator": "min-max"}}
-    model = end_to_end(create(PTQ4DM, **PTQ4DM.presets["as-published"], **quick)).model
+    model = end_to_end(create(PTQ4DM, **PTQ4DM.presets["as-published"], **quick), "W3A8").model
     operands = [f"{name}.{operand}" for name in model.attentions for operand in ("q", "k", "softmax", "v")]
     assert len(operands) == 16
     assert sorted(model.left_out()) == sorted(operands)
@@ -68,7 +69,8 @@ def test_weights_are_rounded_to_nearest_on_the_grid_of_least_error(end_to_end: R
     outcome = end_to_end(create(PTQ4DM))
     for name, integers in outcome.integers().items():
         layer = outcome.model.layers[name]
-        grid = mse_per_channel(layer.weight, 8 if name in ("conv_in", "conv_out") else 3)
+        bits = 8 if name in ("conv_in", "conv_out") else 3
+        grid = mse_per_channel(layer.weight, bits, symmetric=True, candidates=100)
         assert torch.equal(layer.weight_grid.scale, grid.scale)
         assert torch.equal(integers, grid.quantize(layer.weight))
 
@@ -76,10 +78,19 @@ def test_weights_are_rounded_to_nearest_on_the_grid_of_least_error(end_to_end: R
 def test_activations_are_ranged_by_least_error_over_all_rows(end_to_end: Run, create: Run, small_data: Run) -> None:
     outcome = end_to_end(create(PTQ4DM))
     wanted = outcome.with_weights_only()
-    set_input_grids(wanted, small_data(), ActivationRanges(estimator="mse"))
+    set_input_grids(wanted, small_data(), ActivationRanges(estimator="mse", symmetric=True, candidates=100))
     for name, tap in outcome.model.taps.items():
         assert torch.equal(tap.grid.scale, wanted.taps[name].grid.scale)
         assert torch.equal(tap.grid.zero_point, wanted.taps[name].grid.zero_point)
+
+
+def test_bits_for_a_softmax_that_is_left_out_are_refused(create: Run) -> None:
+    bits = BitWidth.parse("W4A8S16")
+    assert create(PTQ4DM).refusal(bits) is None
+    assert create(PTQ4DM, attention=False).refusal(bits) == (
+        "ptq4dm leaves attention in full precision (attention: false), so its softmax output cannot have 16 bits"
+    )
+    assert create(PTQ4DM, attention=False).refusal(BitWidth.parse("W4A8")) is None
 
 
 def test_weights_of_32_bits_are_left_alone(end_to_end: Run, create: Run) -> None:

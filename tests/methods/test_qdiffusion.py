@@ -7,7 +7,7 @@ from torch import Tensor
 
 from qbench.bits import BitWidth
 from qbench.diffusion.structures import DIFFUSERS_UNET
-from qbench.errors import StageError
+from qbench.errors import SettingsError, StageError
 from qbench.method import UniformSteps
 from qbench.plugins import METHODS
 from qbench.quant import (
@@ -27,7 +27,7 @@ Run = Callable[..., Any]
 PUBLISHED = {
     "calibration": {"kind": "uniform-steps", "steps": 20, "per_step": 256},
     "split": True,
-    "weights": {"estimator": "min-max", "symmetric": False},
+    "weights": {"estimator": "min-max", "symmetric": False, "candidates": 80},
     "rounding": {
         "iterations": 20_000,
         "batch_size": 32,
@@ -43,6 +43,7 @@ PUBLISHED = {
         "symmetric": True,
         "granularity": "tensor",
         "samples": 64,
+        "candidates": 80,
         "momentum": 0.95,
         "percent": 99.99,
     },
@@ -191,9 +192,6 @@ def test_what_it_cannot_do_is_refused(create: Run, small_model: Run, small_data:
     shapeless.structure = DIFFUSERS_UNET
     with pytest.raises(StageError, match="does not say what its blocks are"):
         create(QDiffusion).quantize_weights(shapeless, small_data(), BitWidth(4, 8))
-    by_step = create(QDiffusion, activations={"granularity": "step"})
-    with pytest.raises(StageError, match="a split shortcut needs one range for all, not one for each step"):
-        by_step.quantize_activations(small_model(), small_data(), BitWidth(4, 8))
     with pytest.raises(ValueError, match="needs calibration data"):
         create(QDiffusion).quantize_activations(small_model(), None, BitWidth(4, 8))
 
@@ -205,3 +203,11 @@ def test_weights_and_activations_are_calibrated_on_the_same_data(create: Run) ->
 
 def test_it_is_installed_under_its_name() -> None:
     assert METHODS.load("qdiffusion") is QDiffusion
+
+
+@pytest.mark.parametrize("granularity", ["step", "token"])
+def test_a_split_with_other_ranges_than_one_for_all_is_refused_before_work(granularity: str) -> None:
+    raw = {"activations": {"granularity": granularity, "symmetric": False}}
+    with pytest.raises(SettingsError, match=f"a split shortcut has one range for all, not one for each {granularity}"):
+        validate(QDiffusionSettings, raw, str)
+    assert not validate(QDiffusionSettings, raw | {"split": False}, str).split

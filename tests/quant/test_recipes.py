@@ -20,12 +20,13 @@ from qbench.quant.recipes import (
 from qbench.settings import Settings, describe, validate
 
 RECIPES: dict[type[Settings], dict[str, Any]] = {
-    WeightRanges: {"estimator": "min-max", "symmetric": False},
+    WeightRanges: {"estimator": "min-max", "symmetric": False, "candidates": 80},
     ActivationRanges: {
         "estimator": "min-max",
         "symmetric": False,
         "granularity": "tensor",
         "samples": None,
+        "candidates": 80,
         "momentum": 0.95,
         "percent": 99.99,
     },

@@ -255,6 +255,16 @@ def test_ranges_are_those_of_the_network_with_quantized_weights() -> None:
     assert differ == set(plain.taps) - {"first", "time", "shortcut"}  # the outermost values there are the image's
 
 
+def test_the_only_candidate_is_the_whole_range() -> None:
+    data = rows(20)
+    single, whole = make("W4A6"), make("W4A6")
+    for model, ranges in ((single, {"estimator": "mse", "candidates": 1}), (whole, {"estimator": "min-max"})):
+        set_weight_grids(model, WeightRanges(**ranges))
+        set_input_grids(model, data, ActivationRanges(**ranges))
+    assert all(same(layer.weight_grid, whole.layers[name].weight_grid) for name, layer in single.layers.items())
+    assert all(same(tap.grid, whole.taps[name].grid) for name, tap in single.taps.items())
+
+
 @pytest.mark.parametrize("granularity", ["tensor", "step"])
 def test_activations_are_not_quantized_while_they_are_observed(granularity: str) -> None:
     """Whatever grids there are already: they stay where no other takes their place."""

@@ -20,6 +20,7 @@ from qbench.quant import (
     mse_per_channel,
     set_weight_grids,
 )
+from qbench.quant.recipes import FAST_ROUNDING
 from qbench.quant.reconstruction import fit_rounding
 from qbench.quant.rounding import SoftRounding, annealed, push
 from qbench.quant.units import Granularity, Walk
@@ -326,3 +327,21 @@ def test_a_unit_without_an_error_has_nothing_to_learn() -> None:
     layer.weight.copy_(layer.rounded)
     learn_rounding(model, correlated(), QUICK, "layer")
     assert torch.equal(layer.rounded, layer.weight)
+
+
+def test_it_ends_at_0_or_1_because_it_is_pushed_there() -> None:
+    """By the end of the schedule every h is 0 or 1, so that hardening changes nothing; unpushed, most are between."""
+    ends = {}
+    for regularizer in (FAST_ROUNDING["regularizer"], 0.0):
+        model = line_model()
+        layer = model.layers["line"]
+        assert layer.weight_grid is not None
+        (unit,) = Walk(model, correlated(), "layer", "quantized")
+        rounding = SoftRounding(layer.weight, layer.weight_grid)
+        recipe = RoundingRecipe(**{**FAST_ROUNDING, "regularizer": regularizer})
+        fit_rounding(unit, {"line": rounding}, correlated(), recipe)
+        ends[regularizer > 0] = rounding.soft()
+        if regularizer:
+            torch.testing.assert_close(rounding.weight().detach(), layer.rounded, rtol=0, atol=1e-6)
+    assert set(ends[True].unique().tolist()) == {0.0, 1.0}
+    assert ((ends[False] > 0) & (ends[False] < 1)).float().mean() > 0.25
