@@ -1,5 +1,6 @@
 """Packed checkpoints: integers at b bits a value, with scales and zero points, in one safetensors file."""
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -17,8 +18,8 @@ from qbench.errors import DataError
 from qbench.quant.grid import AffineGrid, Grid, SplitGrid, grid_from_parts
 from qbench.quant.model import QuantModel
 
-WEIGHTS_FORMAT = "qbench-packed-weights-2"
-INPUT_GRIDS_FORMAT = "qbench-input-grids-2"
+WEIGHTS_FORMAT = "qbench-packed-weights-3"
+INPUT_GRIDS_FORMAT = "qbench-input-grids-3"
 
 
 def pack_bits(integers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
@@ -37,6 +38,20 @@ def unpack_bits(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.
     planes = np.unpackbits(packed, count=count * bits).reshape(count, bits)
     padded = np.pad(planes, ((0, 0), (8 - bits, 0)))
     return np.packbits(padded, axis=1).reshape(-1)
+
+
+def checksum(grids: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of what a file holds.
+
+    Args:
+        grids: configurations of the grids.
+        tensors: by name; their types, shapes and bytes count.
+    """
+    found = hashlib.sha256(json.dumps(grids, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(json.dumps([name, str(tensor.dtype), *tensor.shape]).encode())
+        found.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def save_weights(model: QuantModel, path: Path) -> None:
@@ -151,8 +166,9 @@ def _pop_grid(tensors: dict[str, Tensor], name: str, config: Any, path: Path, we
 
 def _write(path: Path, kind: str, grids: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
     # One key only: safetensors writes several in random order, and the same model is to give the same bytes.
-    header = json.dumps({"format": kind, "grids": grids}, sort_keys=True)
-    save_file(tensors, path, metadata={"qbench": header})
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    header = {"format": kind, "grids": grids, "checksum": checksum(grids, tensors)}
+    save_file(tensors, path, metadata={"qbench": json.dumps(header, sort_keys=True)})
 
 
 def _read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -167,4 +183,6 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     grids = header.get("grids")
     if not isinstance(grids, dict) or not all(isinstance(config, dict) for config in grids.values()):
         raise DataError(f"{path} does not say which grids it holds")
+    if header.get("checksum") != checksum(grids, tensors):
+        raise DataError(f"{path} is damaged or was altered: it does not hold what its checksum was taken of")
     return grids, tensors

@@ -77,6 +77,7 @@ class Weights(Stage):
 
     assignment: Assignment
     kind: ClassVar[str] = "weights"
+    revision: ClassVar[int] = 2
     groups_are_alike: ClassVar[bool] = False
 
     @property
@@ -121,6 +122,7 @@ class Activations(Stage):
     assignment: Assignment
     weights: Weights | None
     kind: ClassVar[str] = "activations"
+    revision: ClassVar[int] = 2
     groups_are_alike: ClassVar[bool] = False
 
     @property

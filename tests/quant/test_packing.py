@@ -245,7 +245,7 @@ def test_the_files_are_never_a_pickle(path: Path) -> None:
         save(calibrated("tensor"), path)
         content = path.read_bytes()
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        assert json.loads(header["__metadata__"]["qbench"])["format"] == f"qbench-{kind}-2"
+        assert json.loads(header["__metadata__"]["qbench"])["format"] == f"qbench-{kind}-3"
 
 
 @pytest.mark.parametrize(

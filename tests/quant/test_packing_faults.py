@@ -25,7 +25,7 @@ from qbench.quant import (
     WeightRanges,
     set_weight_grids,
 )
-from qbench.quant.packing import load_input_grids, load_weights, save_input_grids, save_weights
+from qbench.quant.packing import checksum, load_input_grids, load_weights, save_input_grids, save_weights
 
 STRUCTURE = Structure(boundary_layers=("0", "2"), splits={"0": 2})
 LOADERS = {"packed-weights": load_weights, "input-grids": load_input_grids}
@@ -78,6 +78,7 @@ def rewrite(path: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], No
         header = json.loads(file.metadata()["qbench"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     change(header["grids"], tensors)
+    header["checksum"] = checksum(header["grids"], tensors)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, {"qbench": json.dumps(header)})
 
 
@@ -105,13 +106,13 @@ def test_a_missing_file_is_told(path: Path, tmp_path: Path) -> None:
 )
 def test_a_foreign_checkpoint_is_refused(path: Path, metadata: dict[str, str] | None) -> None:
     save_file(nn.Linear(3, 3).state_dict(), path, metadata=metadata)
-    assert refused(path) == "is not a file of the format qbench-KIND-2"
+    assert refused(path) == "is not a file of the format qbench-KIND-3"
 
 
 @pytest.mark.parametrize("grids", [..., None, [], "no mapping", {"0": 3}, {"0": None}, {"0": ["affine", 4]}])
 def test_a_damaged_layout_is_refused(path: Path, grids: object) -> None:
     for kind, load in LOADERS.items():
-        header = {"format": f"qbench-{kind}-2"} | ({} if grids is ... else {"grids": grids})
+        header = {"format": f"qbench-{kind}-3"} | ({} if grids is ... else {"grids": grids})
         save_file(nn.Linear(3, 3).state_dict(), path, metadata={"qbench": json.dumps(header)})
         assert refusal(load, path) == "does not say which grids it holds"
 
@@ -125,9 +126,9 @@ def test_a_header_that_is_no_json_is_refused(path: Path, header: str) -> None:
 
 def test_a_file_of_weights_is_no_file_of_input_grids(path: Path) -> None:
     save_weights(quantized(), path)
-    assert refusal(load_input_grids, path) == "is not a file of the format qbench-input-grids-2"
+    assert refusal(load_input_grids, path) == "is not a file of the format qbench-input-grids-3"
     save_input_grids(quantized(), path)
-    assert refusal(load_weights, path) == "is not a file of the format qbench-packed-weights-2"
+    assert refusal(load_weights, path) == "is not a file of the format qbench-packed-weights-3"
 
 
 @pytest.mark.parametrize("save", [save_weights, save_input_grids])
@@ -135,15 +136,14 @@ def test_a_file_of_weights_is_no_file_of_input_grids(path: Path) -> None:
 @settings(deadline=None, max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(position=0.0, bit=0)
 @example(position=0.0, bit=7)
-def test_a_flipped_bit_in_the_header_is_refused_or_harmless(
-    path: Path, save: Callable[..., None], position: float, bit: int
-) -> None:
+@example(position=0.999, bit=3)
+def test_a_flipped_bit_is_refused_or_harmless(path: Path, save: Callable[..., None], position: float, bit: int) -> None:
     load = load_weights if save is save_weights else load_input_grids
-    stored, loaded = quantized(), empty()
+    stored, loaded, sound = quantized(), empty(), empty()
     save(stored, path)
+    load(sound, path)
     content = bytearray(path.read_bytes())
-    end = 8 + int.from_bytes(content[:8], "little")
-    content[int(position * end)] ^= 1 << bit
+    content[int(position * len(content))] ^= 1 << bit
     path.write_bytes(content)
     try:
         load(loaded, path)
@@ -152,9 +152,23 @@ def test_a_flipped_bit_in_the_header_is_refused_or_harmless(
         assert message.startswith(str(path))
         assert "\n" not in message
         return
-    for name, layer in loaded.layers.items():  # a grid's own index or step may be what was flipped
-        assert layer.weight_grid is None or layer.weight_grid.fault(layer.weight.shape) is None
-        assert loaded.taps[name].grid is None or loaded.taps[name].grid.fault(None) is None
+    for name, layer in loaded.layers.items():
+        assert torch.equal(layer.rounded, sound.layers[name].rounded)
+        for found, wanted in zip(loaded.taps.values(), sound.taps.values(), strict=True):
+            assert (found.grid is None) == (wanted.grid is None)
+            assert found.grid is None or found.grid.config() == wanted.grid.config()
+
+
+@pytest.mark.parametrize("save", [save_weights, save_input_grids])
+def test_an_altered_value_is_refused(path: Path, save: Callable[..., None]) -> None:
+    """Whatever it means: a bit of the last bytes, which are no header, in every place."""
+    save(quantized(), path)
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    for position in range(start, len(content)):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+        load = load_weights if save is save_weights else load_input_grids
+        assert refusal(load, path) == "is damaged or was altered: it does not hold what its checksum was taken of"
 
 
 AFFINE, SPLIT = "2", "0"
