@@ -11,7 +11,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
 from threading import Thread
@@ -40,15 +40,18 @@ def companions(count: int, plan: Plan, store: Store, runtime: Runtime) -> Iterat
         context.Process(target=_work, args=(plan, store.root, runtime), name=f"qbench-{index + 2}")
         for index in range(count)
     ]
-    with _ctrl_c_held_back():
-        for process in processes:
-            process.start()
     try:
+        # It would let Ctrl-C through again when the first process starts it.
+        resource_tracker.ensure_running()
+        with _ctrl_c_held_back():
+            for process in processes:
+                process.start()
         yield
     finally:
-        for process in processes:
+        started = [process for process in processes if process.pid is not None]
+        for process in started:
             process.terminate()
-        for process in processes:
+        for process in started:
             process.join()
 
 

@@ -164,10 +164,6 @@ class QuantLayer(nn.Module):
             weight = self.rounded if self.learned is None else self.learned
         return self._operation(x, weight, self.bias)
 
-    def apply_to(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Apply the layer to ``x`` with another weight and without a look at the input's grid."""
-        return self._operation(x, weight, self.bias)
-
 
 def named_layers(module: nn.Module) -> Iterator[tuple[nn.Module, str, str, nn.Module]]:
     """Yield every place that holds a layer that QuantLayer wraps: parent, name in it, full name, layer.

@@ -38,7 +38,7 @@ class QuantModel:
 
     Raises:
         StageError: a parameter belongs to a layer of a type that is not known, nothing can be quantized, a weight is
-            not finite, or the structure names a layer that is not there.
+            not finite or of half precision, or the structure names a layer that is not there.
     """
 
     def __init__(
@@ -80,8 +80,6 @@ class QuantModel:
         Raises:
             ValueError: the model is frozen.
         """
-        if self._is_frozen:
-            raise ValueError("the model is frozen, so it has no full precision to go back to")
         with self.quantizing_only(()):
             yield
 
@@ -93,8 +91,10 @@ class QuantModel:
             names: of taps; a layer's goes for its weight and its input.
 
         Raises:
-            ValueError: there is no such tap.
+            ValueError: there is no such tap, or the model is frozen.
         """
+        if self._is_frozen:
+            raise ValueError("the model is frozen, so it has no full precision to go back to")
         unknown = [name for name in names if name not in self.taps]
         if unknown:
             raise ValueError(f"the denoiser has no layer or attention operand {unknown[0]!r}")
@@ -197,6 +197,10 @@ class QuantModel:
                     f"the layer {name!r} is a {type(module).__name__}, which qbench does not know how to account for"
                 )
         for name, parameter in self.module.named_parameters():
+            if parameter.dtype not in (torch.float32, torch.float64):
+                raise StageError(
+                    f"the denoiser's {name!r} is {parameter.dtype}: what is quantized must be float32 to begin with"
+                )
             if not bool(parameter.isfinite().all()):
                 raise StageError(f"the denoiser's {name!r} holds NaN or infinity, so it cannot be quantized")
 

@@ -61,14 +61,16 @@ def save_weights(model: QuantModel, path: Path) -> None:
         model: a model whose layers hold their weight grids, folded or not.
         path: the safetensors file.
     """
-    tensors = {name: tensor.detach().cpu() for name, tensor in _state(model).items()}
+    state = _state(model)
+    tensors = {name: tensor.detach().cpu() for name, tensor in state.items()}
+    owners = {id(tensor): name for name, tensor in state.items()}
     grids: dict[str, Any] = {}
     for name, layer in model.layers.items():
         if layer.weight_grid is None:
             continue
         grid = layer.weight_grid
         integers = grid.quantize(layer.rounded.detach()).to("cpu", torch.uint8).numpy()
-        del tensors[f"{name}.weight"]
+        del tensors[owners[id(layer.weight)]]
         tensors[f"{name}.packed"] = torch.from_numpy(pack_bits(integers, grid.bits))
         tensors |= _grid_tensors(name, grid)
         grids[name] = grid.config()
@@ -82,12 +84,14 @@ def load_weights(model: QuantModel, path: Path) -> None:
         DataError: the file is damaged, of another format, or of another model.
     """
     grids, tensors = _read(path, WEIGHTS_FORMAT)
-    expected = {name: tensor.shape for name, tensor in _state(model).items()}
+    state = _state(model)
+    expected = {name: tensor.shape for name, tensor in state.items()}
+    owners = {id(tensor): name for name, tensor in state.items()}
     for name, config in grids.items():
         layer = model.layers.get(name)
         if layer is None:
             raise DataError(f"{path} holds the layer {name!r}, which this denoiser has not")
-        del expected[f"{name}.weight"]
+        del expected[owners[id(layer.weight)]]
         grid = _pop_grid(tensors, name, config, path, layer.weight.shape).to(layer.weight.device)
         packed = tensors.pop(f"{name}.packed", None)
         count = layer.weight.numel()
@@ -98,7 +102,7 @@ def load_weights(model: QuantModel, path: Path) -> None:
         layer.adopt(grid, integers)
     if {name: tensor.shape for name, tensor in tensors.items()} != expected:
         raise DataError(f"{path} does not fit this denoiser: it holds other tensors")
-    for name, tensor in _state(model).items():
+    for name, tensor in state.items():
         if name in tensors:
             tensor.data.copy_(tensors[name])
 
@@ -110,6 +114,19 @@ def save_input_grids(model: QuantModel, path: Path) -> None:
     for name, grid in grids.items():
         tensors |= _grid_tensors(name, grid)
     _write(path, INPUT_GRIDS_FORMAT, {name: grid.config() for name, grid in grids.items()}, tensors)
+
+
+def input_grid_fault(model: QuantModel, name: str, grid: Grid) -> str | None:
+    """Return what keeps an activation's grid from being stored and loaded again, as the end of a sentence, or None.
+
+    Args:
+        model: the model.
+        name: of the tap.
+        grid: its grid.
+    """
+    if isinstance(grid, SplitGrid) and not (name in model.layers and grid.index < model.layers[name].weight.shape[1]):
+        return f"split at {grid.index}, where there is no such channel"
+    return grid.fault(None)
 
 
 def load_input_grids(model: QuantModel, path: Path) -> None:
@@ -124,10 +141,9 @@ def load_input_grids(model: QuantModel, path: Path) -> None:
         if name not in model.taps:
             raise DataError(f"{path} holds the activation {name!r}, which this denoiser has not")
         grid = _pop_grid(tensors, name, config, path, None).to(device)
-        if isinstance(grid, SplitGrid) and not (
-            name in model.layers and grid.index < model.layers[name].weight.shape[1]
-        ):
-            raise DataError(f"{path} holds a grid of {name!r} split at {grid.index}, where there is no such channel")
+        fault = input_grid_fault(model, name, grid)
+        if fault is not None:
+            raise DataError(f"{path} holds a grid of {name!r} {fault}")
         model.taps[name].grid = grid
     if tensors:
         raise DataError(f"{path} holds {next(iter(tensors))!r}, which belongs to no grid")

@@ -70,7 +70,7 @@ def learn_rounding(
             fit_rounding(unit, roundings, data.for_share(share), recipe, weights.get(unit.name), listen)
         else:
             data.report(share)
-        del unit  # what it holds would stay while the next one is collected
+        del unit, roundings  # what they hold would stay while the next unit is collected
 
 
 def fit_rounding(
@@ -98,23 +98,26 @@ def fit_rounding(
     optimizer = Adam([rounding.alpha for rounding in roundings.values()], lr=recipe.learning_rate, fused=True)
     entries = sum(rounding.alpha.numel() for rounding in roundings.values())
     strength = recipe.regularizer / (entries if recipe.loss == "relative" else 1)
-    for iteration, rows in enumerate(_batches(data, recipe.iterations, recipe.batch_size)):
-        for name, rounding in roundings.items():
-            unit.layers[name].learned = rounding.weight()
-        loss = loss_of(unit.forward(rows), rows)
-        torch.autograd.backward(loss)
-        beta = annealed(iteration, recipe.iterations, recipe.warm_up, recipe.beta_start, recipe.beta_end)
-        for rounding in roundings.values():
-            rounding.back_propagate(strength, beta)
-        optimizer.step()
-        listen(unit.name, iteration, loss.detach())
-        data.report(1 / recipe.iterations)
+    try:
+        for iteration, rows in enumerate(_batches(data, recipe.iterations, recipe.batch_size)):
+            for name, rounding in roundings.items():
+                unit.layers[name].learned = rounding.weight()
+            loss = loss_of(unit.forward(rows), rows)
+            torch.autograd.backward(loss)
+            beta = annealed(iteration, recipe.iterations, recipe.warm_up, recipe.beta_start, recipe.beta_end)
+            for rounding in roundings.values():
+                rounding.back_propagate(strength, beta)
+            optimizer.step()
+            listen(unit.name, iteration, loss.detach())
+            data.report(1 / recipe.iterations)
+    finally:
+        for layer in unit.layers.values():
+            layer.learned = None
+    _check(unit, [rounding.alpha for rounding in roundings.values()])
     for name, rounding in roundings.items():
         layer = unit.layers[name]
-        layer.learned = None
         assert layer.weight_grid is not None
         layer.adopt(layer.weight_grid, rounding.integers())
-    _check(unit, [rounding.alpha for rounding in roundings.values()])
 
 
 def learn_step_sizes(
@@ -151,7 +154,7 @@ def learn_step_sizes(
             _fit_step_sizes(unit, learned, data.for_share(share), recipe, listen)
         else:
             data.report(share)
-        del unit  # what it holds would stay while the next one is collected
+        del unit, learned  # what they hold would stay while the next unit is collected
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,7 @@ class _Loss:
     """The reconstruction loss of one unit, divided by ``scale`` or, where there is none, as published."""
 
     target: Indexed
+    channels: int
     power: float = 2.0
     weights: Indexed | None = None
     scale: float | None = None
@@ -170,16 +174,15 @@ class _Loss:
             error = error * self.weights[rows]
         if self.scale is not None:
             return error.mean() / self.scale
-        channels = output.shape[1] if output.dim() == 4 else output.shape[-1]
-        return error.mean() * channels
+        return error.mean() * self.channels
 
 
 def _loss(
     unit: Unit, kind: Normalization, data: CalibrationData, power: float = 2.0, weights: Indexed | None = None
 ) -> _Loss:
     if kind == "published":
-        return _Loss(unit.target, power, weights)
-    loss_of = _Loss(unit.target, power, weights, 1.0)
+        return _Loss(unit.target, unit.channels, power, weights)
+    loss_of = _Loss(unit.target, unit.channels, power, weights, 1.0)
     total = 0.0
     with torch.no_grad():
         for rows in slices(len(data), data.batch_size):
@@ -216,6 +219,10 @@ class _LearnedStep:
             low, high = (share * self._start for share in STEP_SIZE_SHARES)
             self.parameter.copy_(torch.minimum(torch.maximum(self.parameter, low), high))
 
+    def give_up(self) -> None:
+        """Let the tap round to the grid that it had."""
+        self._tap.grid = self._grid
+
     def finish(self) -> None:
         """Let the tap round to the grid that was learned, without gradients."""
         learned = self.parameter.detach()
@@ -231,21 +238,26 @@ def _fit_step_sizes(
     loss_of = _loss(unit, recipe.loss, data, recipe.power)
     optimizer = Adam([each.parameter for each in learned], lr=recipe.learning_rate)
     schedule = CosineAnnealingLR(optimizer, T_max=recipe.iterations)
-    for iteration, rows in enumerate(_batches(data, recipe.iterations, recipe.batch_size)):
+    try:
+        for iteration, rows in enumerate(_batches(data, recipe.iterations, recipe.batch_size)):
+            for each in learned:
+                each.install()
+            loss = loss_of(unit.forward(rows), rows)
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            schedule.step()
+            for each in learned:
+                each.keep_within_bounds()
+            listen(unit.name, iteration, loss.detach())
+            data.report(1 / recipe.iterations)
+        _check(unit, [each.parameter for each in learned])
+    except BaseException:
         for each in learned:
-            each.install()
-        loss = loss_of(unit.forward(rows), rows)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-        schedule.step()
-        for each in learned:
-            each.keep_within_bounds()
-        listen(unit.name, iteration, loss.detach())
-        data.report(1 / recipe.iterations)
+            each.give_up()
+        raise
     for each in learned:
         each.finish()
-    _check(unit, [each.parameter for each in learned])
 
 
 def _batches(data: CalibrationData, iterations: int, size: int) -> Iterator[Tensor]:

@@ -74,7 +74,7 @@ class SoftRounding:
         """Set alpha's gradient, from that of the weight and of the push towards 0 and 1.
 
         Args:
-            strength: factor of the sum of ``push`` over all weights.
+            strength: factor of the push, the sum over all weights of 1 - |2h - 1|^beta (equation 24).
             beta: exponent of the push, above 1; None leaves it out.
 
         Raises:
@@ -97,11 +97,6 @@ class SoftRounding:
         """Return the integers on the grid after every h went to the nearer of 0 and 1."""
         hard = (self.alpha >= 0).to(self._floor.dtype)
         return (self._floor + hard).clamp(self._low, self._high) - self._low
-
-
-def push(soft: Tensor, beta: float) -> Tensor:
-    """Return the regularizer 1 - |2h - 1|^beta of each h: 0 at 0 and 1, 1 at one half (equation 24)."""
-    return 1 - (2 * soft - 1).abs().pow(beta)
 
 
 def annealed(iteration: int, iterations: int, warm_up: float, start: float, end: float) -> float | None:

@@ -36,7 +36,7 @@ def block_sensitivities(model: QuantModel, data: CalibrationData, budget: Budget
                 found[name] = budget.rows(len(data), square)
                 sums[name] = 0.0
             found[name].write(rows, square)
-            sums[name] += float(square.sum(dtype=torch.float64))
+            sums[name] += float(square.cpu().sum(dtype=torch.float64))  # not every device has float64
     for name, kept in found.items():
         mean = sums[name] / (len(data) * kept[slice(0, 1)].numel())
         for rows in slices(len(data), data.batch_size):

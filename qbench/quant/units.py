@@ -31,6 +31,7 @@ class Unit:
         taps: names of the activations in it.
         forward: computes its output for some rows, with the layers' weights and taps as they are set.
         target: what its output should be, for all rows.
+        channels: of its output.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Unit:
     taps: tuple[str, ...]
     forward: Callable[[Tensor], Tensor]
     target: Indexed
+    channels: int
 
 
 class Walk:
@@ -118,7 +120,8 @@ class Walk:
 
         taps = tuple(name for name in self._model.taps if _is_within(name, segment))
         layers = {name: self._model.layers[name] for name in self._layers(segment)}
-        return Unit(segment.name, layers, taps, forward, following.h)
+        shape = following.h[slice(0, 1)].shape
+        return Unit(segment.name, layers, taps, forward, following.h, shape[1] if len(shape) == 4 else shape[-1])
 
     def _layer(self, segment: Segment, name: str, given: RunningState, kept: _Kept) -> Unit:
         layer = self._model.layers[name]
@@ -129,7 +132,7 @@ class Walk:
                 output: Tensor = layer(inputs[rows])
             return output
 
-        return Unit(name, {name: layer}, (name,), forward, kept.outputs.pop(name))
+        return Unit(name, {name: layer}, (name,), forward, kept.outputs.pop(name), layer.weight.shape[0])
 
     @torch.no_grad()
     def _inputs_of(self, name: str, segment: Segment, state: RunningState) -> Rows:
@@ -198,6 +201,8 @@ class _Kept:
         def keep(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             nonlocal done
             rows = slice(done, done + len(output))
+            if rows.stop > self._count:
+                raise StageError(f"the layer {name!r} is called more than once, so it cannot be reconstructed alone")
             self._write(self.outputs, name, rows, output)
             if with_inputs:
                 self._write(self.inputs, name, rows, inputs[0])

@@ -217,20 +217,23 @@ def _prepare(assignment: Assignment, work: Work, target: Target) -> tuple[QuantM
 
 def _check_grids(model: QuantModel, method: Method) -> None:
     """Refuse what cannot be stored and loaded to the bit, and more bits than the harness gave."""
+    from qbench.quant.packing import input_grid_fault
+
     for name, layer in model.layers.items():
-        _check_grid(f"the weight of {name!r}", layer.weight_grid, layer.bits.weights, method, layer.weight.shape)
+        fault = None if layer.weight_grid is None else layer.weight_grid.fault(layer.weight.shape)
+        _check_grid(f"the weight of {name!r}", layer.weight_grid, layer.bits.weights, method, fault)
         if not bool(layer.rounded.isfinite().all()):
             raise StageError(f"the weight of {name!r} is not finite after {method.name}")
     for name, tap in model.taps.items():
         what = "the input of" if name in model.layers else "the attention operand"
-        _check_grid(f"{what} {name!r}", tap.grid, tap.bits, method, None)
+        fault = None if tap.grid is None else input_grid_fault(model, name, tap.grid)
+        _check_grid(f"{what} {name!r}", tap.grid, tap.bits, method, fault)
 
 
-def _check_grid(what: str, grid: Grid | None, given: int, method: Method, weight_shape: torch.Size | None) -> None:
+def _check_grid(what: str, grid: Grid | None, given: int, method: Method, fault: str | None) -> None:
     if grid is None:
         return
     if given == FULL_PRECISION_BITS or grid.bits > given:
         raise StageError(f"{method.name} gave {what} {grid.bits} bits where {given} are due")
-    fault = grid.fault(weight_shape)
     if fault:
         raise StageError(f"{method.name} gave {what} a grid {fault}")

@@ -65,14 +65,39 @@ def companion_of(running: Any) -> int:
     pytest.fail(f"no companion was started:\n{running.err}")
 
 
+HELD_BACK = """
+import signal, sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from qbench.execution import companions as module
+
+def work(plan, root, runtime):
+    (Path(root) / "part").write_text(str(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])))
+    (Path(root) / "part").rename(Path(root) / "answer")
+
+if __name__ == "__main__":
+    module._work = work
+    answer = Path(sys.argv[1]) / "answer"
+    with module.companions(1, None, SimpleNamespace(root=Path(sys.argv[1])), None):
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        while not answer.exists():
+            time.sleep(0.01)
+    print(answer.read_text())
+"""
+
+
 class Recorded:
     """Takes the place of a process and writes down what becomes of it."""
 
-    def __init__(self, events: list[tuple[str, str]], name: str) -> None:
-        self._events, self._name = events, name
+    def __init__(self, events: list[tuple[str, str]], name: str, failing: set[str]) -> None:
+        self._events, self._name, self._failing = events, name, failing
+        self.pid: int | None = None
 
     def start(self) -> None:
+        if self._name in self._failing:
+            raise OSError("no more processes")
         self._events.append(("start", self._name))
+        self.pid = 1
 
     def terminate(self) -> None:
         self._events.append(("terminate", self._name))
@@ -83,14 +108,19 @@ class Recorded:
 
 class TestStarting:
     @pytest.fixture
-    def events(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    def failing(self) -> set[str]:
+        """Names of processes that do not start."""
+        return set()
+
+    @pytest.fixture
+    def events(self, failing: set[str], monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         """What becomes of processes, none of which is real."""
         events: list[tuple[str, str]] = []
 
         class Context:
             def Process(self, target: Any, args: Any, name: str) -> Recorded:
                 assert pickle.loads(pickle.dumps((target, args)))
-                return Recorded(events, name)
+                return Recorded(events, name, failing)
 
         monkeypatch.setattr(module, "get_context", lambda method: Context() if method == "spawn" else None)
         return events
@@ -111,6 +141,24 @@ class TestStarting:
         else:
             work()
         assert events[2:] == [(each, name) for each in ("terminate", "join") for name in ("qbench-2", "qbench-3")]
+
+    def test_if_one_does_not_start_the_others_are_ended(
+        self, events: list[tuple[str, str]], failing: set[str], plan: Plan, workplace: Path
+    ):
+        failing.add("qbench-3")
+        with (
+            pytest.raises(OSError, match="no more processes"),
+            companions(3, plan, Store(workplace / "store"), Runtime("cpu")),
+        ):
+            pytest.fail("not all are there")
+        assert events == [(each, "qbench-2") for each in ("start", "terminate", "join")]
+
+    def test_ctrl_c_is_held_back_from_them(self, workplace: Path):
+        """In a process that has started no other before, as the first one is."""
+        script = workplace / "first.py"
+        script.write_text(HELD_BACK)
+        done = subprocess.run([sys.executable, script, workplace], capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
 
     @pytest.mark.parametrize("processes", [1, 2, 4])
     def test_a_run_is_one_of_its_processes(

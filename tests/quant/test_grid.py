@@ -271,6 +271,13 @@ def test_a_range_as_wide_as_float32_is_right_or_refused(bound: float, symmetric:
     assert float((grid(x) - x).abs().max()) <= 0.51 * float(grid.scale)
 
 
+def test_infinity_saturates_and_nan_stays() -> None:
+    """As integer arithmetic has it; what is not finite in calibration or in the output is refused there."""
+    found = AffineGrid(4, torch.tensor(0.5), torch.tensor(3.0))(torch.tensor([torch.inf, -torch.inf, torch.nan]))
+    assert found[:2].tolist() == [6.0, -1.5]
+    assert found[2].isnan()
+
+
 def test_what_is_quantized_is_left_as_it_is() -> None:
     x = torch.tensor([-9.0, 0.3, 9.0])
     grid = grid_from_range(scalar(-1.0), scalar(1.0), 4)

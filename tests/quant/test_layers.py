@@ -208,16 +208,6 @@ def test_the_weight_being_learned_takes_the_place_of_the_rounded_one() -> None:
     assert torch.equal(layer(random(3, 6)), rounded)
 
 
-@pytest.mark.parametrize(("make", "shape"), LAYERS)
-def test_another_weight_can_be_applied_without_the_grids(make, shape: tuple[int, ...]) -> None:
-    layer, other = wrap(make()), make()
-    layer.weight_grid = min_max_per_channel(layer.weight, 2)
-    layer.input_grid = input_grid()
-    other.load_state_dict(layer.state_dict())
-    other.weight.data *= 2
-    assert torch.equal(layer.apply_to(random(*shape), other.weight), other(random(*shape)))
-
-
 UP_BLOCKS: dict[str, tuple[type[nn.Module], dict[str, int]]] = {
     "UpBlock2D": (UNet2DModel, {}),
     "AttnUpBlock2D": (UNet2DModel, {}),

@@ -172,6 +172,14 @@ def test_parameters_that_are_not_finite_are_refused_by_name(name: str, broken: f
         QuantModel(module, structure, W4A8)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_refused(dtype: torch.dtype) -> None:
+    module = unet()
+    structure = unet_structure(module)
+    with pytest.raises(StageError, match=rf"the denoiser's 'conv_in.weight' is {dtype}: .* must be float32"):
+        QuantModel(module.to(dtype), structure, W4A8)
+
+
 def test_layers_that_the_structure_names_must_be_there() -> None:
     with pytest.raises(StageError, match="no layer 'first', which its structure names"):
         QuantModel(Net(nn.Linear(3, 3)), ANY, W4A8, boundary_bits=8)

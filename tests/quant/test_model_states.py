@@ -181,6 +181,8 @@ def test_a_frozen_model_has_no_full_precision_any_more(quantized, inputs) -> Non
     model, given = quantized("image"), inputs("image")
     model.freeze()
     low_bits = model(**given)
+    with pytest.raises(ValueError, match="the model is frozen"), model.quantizing_only(()):
+        pytest.fail("the folded weights would be taken for the original ones")
     with pytest.raises(ValueError, match="the model is frozen"), model.full_precision():
         pass
     assert all(tap.enabled for tap in model.taps.values())

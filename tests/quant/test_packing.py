@@ -295,6 +295,29 @@ def test_layers_may_share_one_input_grid(path: Path) -> None:
             assert all(torch.equal(found.tensors()[key], tensor) for key, tensor in grid.tensors().items())
 
 
+def test_a_layer_under_names_of_different_depth_is_stored_once(path: Path) -> None:
+    def make() -> QuantModel:
+        torch.manual_seed(0)
+        module = nn.Module()
+        module.inner = nn.Sequential(nn.Linear(4, 4, bias=False))
+        module.head = module.inner[0]
+        return QuantModel(module.requires_grad_(False), Structure(("head", "head")), BitWidth(4, 32))
+
+    stored, loaded = make(), make()
+    set_weight_grids(stored, WeightRanges())
+    save_weights(stored, path)
+    load_weights(loaded, path)
+    (name,) = stored.layers
+    assert torch.equal(loaded.layers[name].rounded, stored.layers[name].rounded)
+
+
+def test_a_model_in_another_memory_format_can_be_stored(path: Path) -> None:
+    module = nn.Sequential(nn.Conv2d(4, 6, 3), nn.Conv2d(6, 4, 3)).to(memory_format=torch.channels_last)
+    model = QuantModel(module.requires_grad_(False), Structure(("0", "1")), BitWidth(4, 32))
+    save_weights(model, path)
+    load_weights(model, path)
+
+
 def test_layers_may_share_one_weight_grid(path: Path) -> None:
     model = quantized()
     names = [f"mid_block.attentions.0.to_{letter}" for letter in "qkv"]

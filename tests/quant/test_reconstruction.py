@@ -299,6 +299,25 @@ class TestBoth:
             with pytest.raises(StageError, match=r"the reconstruction of 'conv_in' diverged"):
                 learn(model, broken, recipe.model_copy(update={"batch_size": 10}), granularity)
 
+    @pytest.mark.parametrize("granularity", ["block", "layer"])
+    def test_an_exception_leaves_the_model_as_it_was(
+        self, granularity: Granularity, small_model: Models, small_data: Data
+    ) -> None:
+        """Learned weights and step sizes that ask for gradients are gone, whatever ends the learning."""
+
+        def stop(name: str, iteration: int, loss: Tensor) -> None:
+            raise KeyboardInterrupt
+
+        model = with_inputs(rounded(small_model, bits="W3A4"), small_data())
+        before, grids = integers(model), scales(model)
+        for learn, recipe in ((learn_rounding, SHORT), (learn_step_sizes, SHORT_STEPS)):
+            with pytest.raises(KeyboardInterrupt):
+                learn(model, small_data(), recipe, granularity, listen=stop)
+            assert all(layer.learned is None for layer in model.layers.values())
+            assert all(torch.equal(found, before[name]) for name, found in integers(model).items())
+            assert all(torch.equal(found, grids[name]) for name, found in scales(model).items())
+            assert not any(tap.grid.tensors()["scale"].requires_grad for tap in model.taps.values() if tap.grid)
+
     def test_what_cannot_be_reconstructed_is_refused(
         self, small_unet: Callable[..., Any], small_model: Models, small_data: Data
     ) -> None:

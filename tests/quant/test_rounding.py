@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from qbench.bits import BitWidth
-from qbench.diffusion.structures import Segment, Structure
+from qbench.diffusion.structures import Segment, State, Structure
+from qbench.errors import StageError
 from qbench.quant import (
     AffineGrid,
     CalibrationData,
@@ -22,7 +23,7 @@ from qbench.quant import (
 )
 from qbench.quant.recipes import FAST_ROUNDING
 from qbench.quant.reconstruction import fit_rounding
-from qbench.quant.rounding import SoftRounding, annealed, push
+from qbench.quant.rounding import SoftRounding, annealed
 from qbench.quant.units import Granularity, Walk
 
 INPUTS, OUTPUTS, ROWS = 8, 4, 256
@@ -140,20 +141,6 @@ class TestSoftRounding:
 
 
 class TestRegularizer:
-    @pytest.mark.parametrize("beta", [2.0, 7.5, 20.0])
-    def test_it_is_0_at_0_and_1_and_1_in_the_middle(self, beta: float) -> None:
-        assert push(torch.tensor([0.0, 0.5, 1.0]), beta).tolist() == [0.0, 1.0, 0.0]
-
-    @pytest.mark.parametrize(("beta", "expected"), [(2.0, 0.75), (4.0, 0.9375)])
-    def test_its_value_and_slope_between(self, beta: float, expected: float) -> None:
-        soft = torch.tensor([0.25, 0.75], requires_grad=True)
-        found = push(soft, beta)
-        found.sum().backward()
-        assert found.tolist() == pytest.approx([expected, expected])
-        slope = 2 * beta * 0.5 ** (beta - 1)
-        assert soft.grad is not None
-        assert soft.grad.tolist() == pytest.approx([slope, -slope])
-
     @pytest.mark.parametrize(("iterations", "warm_up", "first"), [(100, 0.2, 19), (20, 0.2, 3), (250, 0.2, 49)])
     def test_nothing_is_pushed_during_the_warm_up(self, iterations: int, warm_up: float, first: int) -> None:
         """The authors' code counts from 1 and pushes from the count on that is the warm-up's share."""
@@ -186,22 +173,28 @@ class TestRegularizer:
 
 
 class Line(nn.Module):
-    """One linear layer, called as diffusers' denoisers are."""
+    """One layer, called as diffusers' denoisers are."""
 
-    def __init__(self) -> None:
+    def __init__(self, line: nn.Module) -> None:
         super().__init__()
-        self.line = nn.Linear(INPUTS, OUTPUTS)
-        self.line.weight.data = random(OUTPUTS, INPUTS)
-        self.line.bias.data = random(OUTPUTS, seed=3)
+        self.line = line
+        for seed, parameter in ((0, line.weight), (3, line.bias)):
+            parameter.data = random(*parameter.shape, seed=seed)
 
     def forward(self, x: Tensor, timestep: Tensor, return_dict: bool = False) -> tuple[Tensor]:
         return (self.line(x),)
 
 
-def line_model() -> QuantModel:
-    segment = Segment("line", "residual", ("line",), lambda module, state: replace(state, h=module.line(state.h)))
+def line_model(line: nn.Module | None = None, calls: int = 1) -> QuantModel:
+    def run(module: nn.Module, state: State) -> State:
+        for _ in range(calls):
+            state = replace(state, h=module.line(state.h))
+        return state
+
+    segment = Segment("line", "residual", ("line",), run)
     structure = Structure(boundary_layers=("line", "line"), segments=(segment,))
-    model = QuantModel(Line().requires_grad_(False), structure, BitWidth(3, 32))
+    module = Line(line or nn.Linear(INPUTS, OUTPUTS))
+    model = QuantModel(module.requires_grad_(False), structure, BitWidth(3, 32))
     set_weight_grids(model, WeightRanges())
     return model
 
@@ -345,3 +338,29 @@ def test_it_ends_at_0_or_1_because_it_is_pushed_there() -> None:
             torch.testing.assert_close(rounding.weight().detach(), layer.rounded, rtol=0, atol=1e-6)
     assert set(ends[True].unique().tolist()) == {0.0, 1.0}
     assert ((ends[False] > 0) & (ends[False] < 1)).float().mean() > 0.25
+
+
+@pytest.mark.parametrize(("make", "shape"), [(lambda: nn.Conv1d(3, 4, 1), (3, 50)), (lambda: nn.Linear(3, 4), (50, 3))])
+def test_the_published_loss_sums_over_channels_wherever_they_are(
+    make: Callable[[], nn.Module], shape: tuple[int, ...]
+) -> None:
+    """Squared errors, summed over the output's channels and averaged over the rest."""
+    model, x, steps = line_model(make()), random(8, *shape, seed=1), torch.zeros(8, dtype=torch.int64)
+    data = CalibrationData(x, steps, steps, 8, lambda done: None)
+    layer, losses = model.layers["line"], list[float]()
+    assert isinstance(layer.weight_grid, AffineGrid)
+    rounding = SoftRounding(layer.weight, layer.weight_grid)
+    with model.full_precision():
+        target = layer(x)
+    layer.learned = rounding.weight().detach().clone()
+    errors = (layer(x) - target).square()
+    (unit,) = Walk(model, data, "layer", "quantized")
+    recipe = RoundingRecipe(iterations=1, batch_size=8)
+    fit_rounding(unit, {"line": rounding}, data, recipe, listen=lambda *heard: losses.append(float(heard[2])))
+    assert losses == pytest.approx([float(errors.sum(1 if layer.weight.dim() == 3 else 2).mean())], rel=1e-3)
+
+
+def test_a_layer_that_is_called_twice_cannot_be_reconstructed_alone() -> None:
+    model = line_model(nn.Linear(INPUTS, INPUTS), calls=2)
+    with pytest.raises(StageError, match="the layer 'line' is called more than once"):
+        learn_rounding(model, correlated(), QUICK, "layer")
