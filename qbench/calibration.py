@@ -125,9 +125,9 @@ class NormalSteps(OneStepEach):
     paper is to [0, T]; x_0 is the finished image, which no denoiser is ever given, so here it is to [1, T], and
     whatever is drawn below 2 is taken at the last step.
 
-    Mean and deviation are those of the released code (0.4 T both; the text of the paper has a deviation of
-    sqrt(T / 2)). Otherwise this is the paper: read literally, the code keeps a sample after t_i + 1 steps from the
-    noise end and labels it with t_i from the image end; here x_t and its timestep belong together.
+    Mean and deviation are those of the released code (0.4 T both; the text of the paper has N(mu, T / 2), and does not
+    say whether that is a variance). Otherwise this is the paper: read literally, the code keeps a sample after t_i + 1
+    steps from the noise end and labels it with t_i from the image end; here x_t and its timestep belong together.
     """
 
     kind: Annotated[Literal["normal-steps"], Field(description=_KIND)] = "normal-steps"

@@ -1,7 +1,10 @@
 """``qbench methods``, ``qbench workloads`` and ``qbench metrics``."""
 
+import inspect
 import json
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator, Mapping
+from textwrap import indent
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -44,22 +47,37 @@ def _make(catalogue: Catalogue) -> typer.Typer:
             "package": f"{entry.package} {entry.version}",
             "revision": str(found.revision),
             **{fact: str(getattr(found, fact)) for fact in ("direction", "protocol") if hasattr(found, fact)},
-            "presets": ", ".join(getattr(found, "presets", {})),
         }
         facts = {fact: text for fact, text in facts.items() if text}
+        about, presets = inspect.cleandoc(found.__doc__ or ""), getattr(found, "presets", {})
         if as_json:
             keys = ("name", "type", "default", "description")
             rows = [dict(zip(keys, row, strict=True)) for row in settings]
-            typer.echo(json.dumps({"name": name, **facts, "settings": rows}, indent=1))
+            shown = {"name": name, **facts, "about": about, "presets": presets, "settings": rows}
+            typer.echo(json.dumps(shown, indent=1, default=dict))
             return
         typer.echo(name)
         for fact, text in facts.items():
             typer.echo(f"  {fact}: {text}")
+        if about:
+            typer.echo(f"\n{indent(about, '  ')}\n")
+        for preset, changes in presets.items():
+            told = [f"{field} {value}" for field, value in _dotted(changes)] or ["the defaults"]
+            typer.echo(f"  preset {preset}: {', '.join(told)}")
         typer.echo("  settings:" if settings else "  settings: none")
         for setting, kind, default, description in settings:
             typer.echo(f"    {setting} ({kind}, default {default}): {description}")
 
     return app
+
+
+def _dotted(changes: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the innermost values of nested settings under dotted names."""
+    for name, value in changes.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _contract(kind: str) -> "type[Plugin]":

@@ -59,7 +59,7 @@ class RoundingRecipe(Settings):
     then suit all units and bits, and far fewer iterations do.
     """
 
-    iterations: Annotated[int, Field(ge=1, description="for each unit")] = 20_000
+    iterations: Annotated[int, Field(ge=1, description="for each block, or layer outside of blocks")] = 20_000
     batch_size: Annotated[int, Field(ge=1, description="rows for each iteration")] = 32
     learning_rate: Annotated[float, Field(gt=0, description="of Adam")] = 1e-3
     regularizer: Annotated[float, Field(ge=0, description="weight of the push towards 0 and 1")] = 0.01
@@ -76,7 +76,7 @@ class StepSizeRecipe(Settings):
     falls to 0 along a cosine.
     """
 
-    iterations: Annotated[int, Field(ge=1, description="for each unit")] = 5_000
+    iterations: Annotated[int, Field(ge=1, description="for each block, or layer outside of blocks")] = 5_000
     batch_size: Annotated[int, Field(ge=1, description="rows for each iteration")] = 32
     learning_rate: Annotated[float, Field(gt=0, description="of Adam, at the start")] = 4e-4
     power: Annotated[float, Field(ge=1, description="p of the loss")] = 2.4

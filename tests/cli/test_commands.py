@@ -168,9 +168,14 @@ class TestCatalogues:
     def test_show_describes_a_method_and_its_settings(self, qbench: Qbench, fake_plugins: Path):
         out = qbench("methods", "show", "round").out
         assert "round\n  title: rounding, for tests\n" in out
-        assert "presets: tight, few" in out
+        assert "  preset tight: share 0.75\n  preset few: calibration.per_step 4\n" in out
         assert "share (float, default 1.0): share of the range that is kept" in out
         assert "calibration.steps (int, default 2): " in out
+
+    def test_show_says_what_a_method_is_and_how_it_differs_from_its_authors(self, qbench: Qbench):
+        out = qbench("methods", "show", "qdiffusion").out
+        assert "\n\n  Block reconstruction as in BRECQ, with the paper's two ideas.\n\n" in out
+        assert "  preset strict: the defaults\n" in out
 
     def test_show_describes_every_kind_of_calibration(self, qbench: Qbench):
         out = qbench("methods", "show", "linear").out
