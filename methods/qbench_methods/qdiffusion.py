@@ -32,9 +32,6 @@ from qbench.quant.recipes import (
 if TYPE_CHECKING:
     from qbench.quant import QuantModel
 
-RANGES_SHARE = 0.1
-"""About how much of the work on activations goes into their first ranges, for the progress display."""
-
 
 class QDiffusionSettings(Settings):
     """Settings of Q-Diffusion; the defaults are the authors' for DDIM on CIFAR-10."""
@@ -99,6 +96,5 @@ class QDiffusion(Method):
 
     def quantize_activations(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> None:
         """Choose grids and learn their step sizes."""
-        given = needed(data)
-        quant.set_input_grids(model, given.for_share(RANGES_SHARE), self.settings.activations, self.settings.split)
-        quant.learn_step_sizes(model, given.for_share(1 - RANGES_SHARE), self.settings.step_sizes, "block")
+        ranges, step_sizes = self.settings.activations, self.settings.step_sizes
+        quant.learn_input_grids(model, needed(data), ranges, step_sizes, "block", self.settings.split)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         mse_per_channel,
     )
     from qbench.quant.recipes import ActivationRanges, RoundingRecipe, StepSizeRecipe, WeightRanges
-    from qbench.quant.reconstruction import learn_rounding, learn_step_sizes
+    from qbench.quant.reconstruction import learn_input_grids, learn_rounding, learn_step_sizes
     from qbench.quant.round_to_nearest import set_input_grids, set_weight_grids
 
 _HOMES = {
@@ -49,6 +49,7 @@ _HOMES = {
     "WeightRanges": "recipes",
     "coverage": "census",
     "grid_from_range": "grid",
+    "learn_input_grids": "reconstruction",
     "learn_rounding": "reconstruction",
     "learn_step_sizes": "reconstruction",
     "min_max_per_channel": "ranges",
@@ -81,6 +82,7 @@ __all__ = [
     "WeightRanges",
     "coverage",
     "grid_from_range",
+    "learn_input_grids",
     "learn_rounding",
     "learn_step_sizes",
     "min_max_per_channel",

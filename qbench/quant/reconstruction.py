@@ -19,12 +19,15 @@ from qbench.quant.data import CalibrationData
 from qbench.quant.grid import DynamicGrid, Grid, grid_from_parts
 from qbench.quant.layers import Tap
 from qbench.quant.model import QuantModel
-from qbench.quant.recipes import Normalization, RoundingRecipe, StepSizeRecipe
+from qbench.quant.recipes import ActivationRanges, Normalization, RoundingRecipe, StepSizeRecipe
+from qbench.quant.round_to_nearest import set_input_grids
 from qbench.quant.rounding import SoftRounding, annealed
 from qbench.quant.running_state import Indexed, slices
 from qbench.quant.sensitivity import block_sensitivities
 from qbench.quant.units import Granularity, Unit, Walk
 
+RANGES_SHARE = 0.1
+"""About how much of the work on activations goes into their first ranges, for the progress display."""
 STEP_SIZE_SHARES = (0.01, 100.0)
 """How far a learned step size may go from where it started: beyond, nothing would be left of the grid."""
 UNLEARNED_BITS = 16
@@ -118,6 +121,33 @@ def fit_rounding(
         layer = unit.layers[name]
         assert layer.weight_grid is not None
         layer.adopt(layer.weight_grid, rounding.integers())
+
+
+def learn_input_grids(
+    model: QuantModel,
+    data: CalibrationData,
+    ranges: ActivationRanges,
+    recipe: StepSizeRecipe,
+    granularity: Granularity,
+    split: bool = False,
+) -> None:
+    """Give every activation that has low bits its grid, then learn its step size.
+
+    This is ``set_input_grids`` followed by ``learn_step_sizes``.
+
+    Args:
+        model: with the weights' grids.
+        data: what passes through it.
+        ranges: how ranges are chosen.
+        recipe: how step sizes are learned.
+        granularity: ``block`` by block, other layers alone; or ``layer`` by layer.
+        split: whether the shortcuts of concatenations get two grids.
+
+    Raises:
+        StageError: as for the two.
+    """
+    set_input_grids(model, data.for_share(RANGES_SHARE), ranges, split)
+    learn_step_sizes(model, data.for_share(1 - RANGES_SHARE), recipe, granularity)
 
 
 def learn_step_sizes(
