@@ -16,24 +16,17 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
+from trajectories import tiny_ddim, trajectory
 
-from qbench import plugins
 from qbench.bits import BitWidth
-from qbench.calibration import UniformSteps
-from qbench.plugin import create
 from qbench.quant import CalibrationData, QuantModel, RoundingRecipe, WeightRanges, set_weight_grids
 from qbench.quant.recipes import FAST_ROUNDING, FAST_SAMPLES
 from qbench.quant.reconstruction import fit_rounding
 from qbench.quant.rounding import SoftRounding
 from qbench.quant.units import Unit, Walk
-from qbench.stages.stage import Runtime, Work
-from qbench.stages.trajectory import FILE, Trajectory
-from qbench.workload import Workload
 
 BLOCKS = ("down_blocks.1.resnets.0", "mid_block.attentions.0", "up_blocks.0.resnets.1", "up_blocks.1.resnets.0")
 BITS = (4, 3)
@@ -86,21 +79,15 @@ def main() -> None:
 
 def calibration_rows() -> CalibrationData:
     """Return rows of the trajectory: those of the fast recipe, then the published one's others, then the held-out."""
-    workload = create(plugins.WORKLOADS, "tiny-ddim", Workload, {}, str, ValueError)
     per_step = PUBLISHED_SAMPLES + HELD_OUT_SAMPLES
-    with TemporaryDirectory() as folder:
-        work = Work({}, Path(folder), Runtime(device="cpu"), lambda amount: None)
-        Trajectory(workload, UniformSteps(per_step=per_step), seed=0).compute(work)
-        found = load_file(Path(folder) / FILE)
-    sample = torch.arange(len(found["x"])) % per_step
-    rows = CalibrationData(found["x"], found["timestep"], found["step_index"], 125, lambda share: None)
+    rows = trajectory(tiny_ddim(), per_step)
+    sample = torch.arange(len(rows)) % per_step
     return rows.rows(sample.argsort(stable=True))
 
 
 def curves(data: CalibrationData, bits: int, published_iterations: int) -> Iterator[Point]:
     """Yield the points of all blocks at a number of bits."""
-    workload = create(plugins.WORKLOADS, "tiny-ddim", Workload, {}, str, ValueError)
-    loaded = workload.load()
+    loaded = tiny_ddim().load()
     model = QuantModel(loaded.module.eval().requires_grad_(False), loaded.structure, BitWidth(bits, 32))
     set_weight_grids(model, WeightRanges(estimator="mse"))
     nearest = {name: layer.rounded for name, layer in model.layers.items()}

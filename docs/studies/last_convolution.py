@@ -1,10 +1,11 @@
 """What four bits do to the last convolution of ``tiny-ddim``, and that to the images.
 
 Weights are rounded to nearest on the extremes of their channels, at four bits, in some layers and not in others; images
-are compared with those of full precision from the same noise. Written are two tables: the images by what was
-quantized, and the error of the noise estimate step by step on the full-precision trajectory.
+are compared with those of full precision from the same noise. Then the rounding of the last convolution is learned, as
+AdaRound's fast preset learns it, from three seeds. Written are two tables: the images by what was quantized, and the
+error of the noise estimate step by step on the full-precision trajectory.
 
-    python docs/studies/last_convolution.py --to docs/studies            two minutes on one core
+    python docs/studies/last_convolution.py --to docs/studies            three minutes on one core
 """
 
 import argparse
@@ -15,14 +16,20 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from trajectories import tiny_ddim, trajectory
 
-from qbench import plugins
 from qbench.bits import BitWidth
 from qbench.diffusion.noise import Purpose
 from qbench.diffusion.samplers import DDIM, NoiseSource, StepContext, sample
-from qbench.plugin import create
-from qbench.quant import QuantModel, WeightRanges, set_weight_grids
-from qbench.workload import Workload
+from qbench.quant import (
+    QuantModel,
+    RoundingRecipe,
+    WeightRanges,
+    learn_rounding,
+    mse_per_channel,
+    set_weight_grids,
+)
+from qbench.quant.recipes import FAST_ROUNDING, FAST_SAMPLES
 
 SAMPLES = 250
 LAST, FIRST = "conv_out", "conv_in"
@@ -38,6 +45,8 @@ class Images:
         steps: sampling steps at which it was.
         mse: mean squared difference from full precision, images in [-1, 1].
         darkening: mean of full precision minus mean of these, in grey values of 255.
+        error: of the noise estimate on the full-precision trajectory, root of the mean square over all steps.
+        constant: share of that mean square that is one constant for each step and channel of the output.
     """
 
     quantized: str
@@ -45,6 +54,8 @@ class Images:
     steps: str
     mse: float
     darkening: float
+    error: float
+    constant: float
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,7 @@ class Study:
     """The workload with all weights on grids, and its images in full precision."""
 
     def __init__(self, bits: int) -> None:
-        self.workload = create(plugins.WORKLOADS, "tiny-ddim", Workload, {}, str, ValueError)
+        self.workload = tiny_ddim()
         loaded = self.workload.load()
         self.codec = loaded.codec
         self.bits = bits
@@ -96,7 +107,26 @@ class Study:
         found = self._sample(lambda step: names if steps is None or step in steps else (), shift=shift)
         named = "all" if steps is None else f"{steps.start} to {steps.stop - 1}"
         mse = (found - self.exact).square().mean()
-        return Images(what, self.bits, named, float(mse), float(127.5 * (self.exact.mean() - found.mean())))
+        darkening = 127.5 * (self.exact.mean() - found.mean())
+        count = range(len(self.sampler)) if steps is None else steps
+        errors = torch.stack([self.errors(names, step) - (shift(step) if shift else 0.0) for step in count])
+        constant = errors.mean((1, 3, 4)).square().mean() / errors.square().mean()
+        error = float(errors.square().mean().sqrt())
+        return Images(what, self.bits, named, float(mse), float(darkening), error, float(constant))
+
+    def mean_errors(self) -> Callable[[int], Tensor]:
+        """Return each step's mean error of the noise estimate with the last convolution quantized."""
+        found = [self.errors({LAST}, step).mean((0, 2, 3), keepdim=True) for step in range(len(self.sampler))]
+        return found.__getitem__
+
+    def learn_last(self, seed: int) -> None:
+        """Learn the rounding of the last convolution, everything before it in full precision."""
+        for name, layer in self.model.layers.items():
+            if name != LAST:
+                layer.weight_grid = None
+        self.model.layers[LAST].weight_grid = mse_per_channel(self.model.layers[LAST].weight, self.bits)
+        data = trajectory(self.workload, FAST_SAMPLES, seed)
+        learn_rounding(self.model, data, RoundingRecipe(**FAST_ROUNDING), "layer")
 
     @torch.no_grad()
     def errors(self, names: Collection[str], step: int) -> Tensor:
@@ -141,7 +171,9 @@ def main() -> None:
     folder = parser.parse_args().to
     torch.set_num_threads(1)
     study = Study(4)
-    write(folder / "last-convolution-images.csv", Images, [*of_four_bits(study), *of_eight_bits(Study(8))])
+    learned = [row for seed in range(3) for row in of_learned(seed)]
+    rows = [*of_four_bits(study), *learned, *of_eight_bits(Study(8))]
+    write(folder / "last-convolution-images.csv", Images, rows)
     write(folder / "last-convolution-steps.csv", Step, by_step(study))
 
 
@@ -149,8 +181,8 @@ def of_four_bits(study: Study) -> list[Images]:
     """Return the images with various layers at four bits."""
     everything, rest = study.all_layers, study.all_layers - {LAST}
     count = len(study.sampler)
-    by_step = [study.errors({LAST}, step).mean((0, 2, 3), keepdim=True) for step in range(count)]
-    constant = torch.stack(by_step).mean(0)
+    by_step = study.mean_errors()
+    constant = torch.stack([by_step(step) for step in range(count)]).mean(0)
     thirds = [range(0, 7), range(7, 14), range(14, count)]
     return [
         study.images("every layer", everything),
@@ -160,8 +192,19 @@ def of_four_bits(study: Study) -> list[Images]:
         study.images("the last convolution alone", {LAST}),
         *(study.images("the last convolution alone", {LAST}, steps) for steps in thirds),
         study.images("the last convolution alone, its mean error taken off", {LAST}, shift=lambda step: constant),
-        study.images("the last convolution alone, each step's mean error taken off", {LAST}, shift=by_step.__getitem__),
+        study.images("the last convolution alone, each step's mean error taken off", {LAST}, shift=by_step),
         study.images("every layer, the last convolution's mean error taken off", everything, shift=lambda _: constant),
+    ]
+
+
+def of_learned(seed: int) -> list[Images]:
+    """Return the images with the last convolution alone at four bits, its rounding learned."""
+    study = Study(4)
+    study.learn_last(seed)
+    what = f"the last convolution alone, learned, seed {seed}"
+    return [
+        study.images(what, {LAST}),
+        study.images(f"{what}, each step's mean error taken off", {LAST}, shift=study.mean_errors()),
     ]
 
 
