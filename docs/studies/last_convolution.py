@@ -3,9 +3,10 @@
 Weights are rounded to nearest on the extremes of their channels, at four bits, in some layers and not in others; images
 are compared with those of full precision from the same noise. Then the rounding of the last convolution is learned, as
 AdaRound's fast preset learns it, from three seeds. Written are two tables: the images by what was quantized, and the
-error of the noise estimate step by step on the full-precision trajectory.
+error of the noise estimate step by step on the full-precision trajectory. The last rows of the first table are for
+suites with 8-bit boundary layers: two ways of choosing ranges, at four and three bits.
 
-    python docs/studies/last_convolution.py --to docs/studies            three minutes on one core
+    python docs/studies/last_convolution.py --to docs/studies            four minutes on one core
 """
 
 import argparse
@@ -13,6 +14,7 @@ import csv
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -80,13 +82,14 @@ class Step:
 class Study:
     """The workload with all weights on grids, and its images in full precision."""
 
-    def __init__(self, bits: int) -> None:
+    def __init__(self, bits: int, boundary_bits: int | None = None, ranges: WeightRanges | None = None) -> None:
         self.workload = tiny_ddim()
         loaded = self.workload.load()
         self.codec = loaded.codec
         self.bits = bits
-        self.model = QuantModel(loaded.module.eval().requires_grad_(False), loaded.structure, BitWidth(bits, 32))
-        set_weight_grids(self.model, WeightRanges())
+        module = loaded.module.eval().requires_grad_(False)
+        self.model = QuantModel(module, loaded.structure, BitWidth(bits, 32), boundary_bits)
+        set_weight_grids(self.model, ranges or WeightRanges())
         self.sampler = DDIM(self.workload.schedule, self.workload.sampler)
         self.trajectory: list[Tensor] = []
         self.exact = self._sample(lambda step: (), lambda step, x: self.trajectory.append(x))
@@ -114,9 +117,9 @@ class Study:
         error = float(errors.square().mean().sqrt())
         return Images(what, self.bits, named, float(mse), float(darkening), error, float(constant))
 
-    def mean_errors(self) -> Callable[[int], Tensor]:
-        """Return each step's mean error of the noise estimate with the last convolution quantized."""
-        found = [self.errors({LAST}, step).mean((0, 2, 3), keepdim=True) for step in range(len(self.sampler))]
+    def mean_errors(self, names: Collection[str]) -> Callable[[int], Tensor]:
+        """Return each step's mean error of the noise estimate with some layers quantized."""
+        found = [self.errors(names, step).mean((0, 2, 3), keepdim=True) for step in range(len(self.sampler))]
         return found.__getitem__
 
     def learn_last(self, seed: int) -> None:
@@ -172,7 +175,8 @@ def main() -> None:
     torch.set_num_threads(1)
     study = Study(4)
     learned = [row for seed in range(3) for row in of_learned(seed)]
-    rows = [*of_four_bits(study), *learned, *of_eight_bits(Study(8))]
+    ranges = [row for estimator in ("min-max", "mse") for bits in (4, 3) for row in of_ranges(bits, estimator)]
+    rows = [*of_four_bits(study), *learned, *of_eight_bits(Study(8)), *ranges]
     write(folder / "last-convolution-images.csv", Images, rows)
     write(folder / "last-convolution-steps.csv", Step, by_step(study))
 
@@ -181,7 +185,7 @@ def of_four_bits(study: Study) -> list[Images]:
     """Return the images with various layers at four bits."""
     everything, rest = study.all_layers, study.all_layers - {LAST}
     count = len(study.sampler)
-    by_step = study.mean_errors()
+    by_step = study.mean_errors({LAST})
     constant = torch.stack([by_step(step) for step in range(count)]).mean(0)
     thirds = [range(0, 7), range(7, 14), range(14, count)]
     return [
@@ -204,7 +208,17 @@ def of_learned(seed: int) -> list[Images]:
     what = f"the last convolution alone, learned, seed {seed}"
     return [
         study.images(what, {LAST}),
-        study.images(f"{what}, each step's mean error taken off", {LAST}, shift=study.mean_errors()),
+        study.images(f"{what}, each step's mean error taken off", {LAST}, shift=study.mean_errors({LAST})),
+    ]
+
+
+def of_ranges(bits: int, estimator: Literal["min-max", "mse"]) -> list[Images]:
+    """Return the images with every layer rounded to nearest, the first and the last one to eight bits."""
+    study = Study(bits, 8, WeightRanges(estimator=estimator))
+    what, names = f"every layer on {estimator} ranges, the first and the last at 8 bits", study.all_layers
+    return [
+        study.images(what, names),
+        study.images(f"{what}, each step's mean error taken off", names, shift=study.mean_errors(names)),
     ]
 
 
