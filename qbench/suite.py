@@ -123,7 +123,7 @@ def _cells_with_includes(
     schema: SuiteSchema, file: YamlFile, overrides: Mapping[str, Any], ancestors: tuple[Path, ...]
 ) -> dict[CellKey, Cell]:
     here = file.path.resolve()
-    cells: dict[CellKey, Cell] = {}
+    cells: dict[CellKey, Cell] = dict(Expansion(schema, file).cells())
     inherited = {key: value for key, value in overrides.items() if key not in ("name", "title", "include")}
     for index, name in enumerate(schema.include):
         path = _included(file.path.parent / name, name)
@@ -136,8 +136,6 @@ def _cells_with_includes(
         included_schema, included_file = _read(path, inherited)
         for key, cell in _cells_with_includes(included_schema, included_file, inherited, (*ancestors, here)).items():
             _add(cells, key, cell, file.place(("include", index)))
-    for key, cell in Expansion(schema, file).cells().items():
-        _add(cells, key, cell, file.place(()))
     return cells
 
 

@@ -77,7 +77,7 @@ class SuiteSchema(Settings):
 
     name: Annotated[Label, Field(description="results go to results/<name>")]
     title: Annotated[str, AfterValidator(_characters), Field(description="headline of the tables")] = ""
-    include: Annotated[tuple[str, ...], Field(description="other suites whose cells are added")] = ()
+    include: Annotated[tuple[str, ...], Field(description="other suites whose cells come after its own")] = ()
     workloads: Annotated[
         tuple[Annotated[WorkloadEntry, BeforeValidator(_named)], ...], Field(description="what is quantized")
     ] = ()

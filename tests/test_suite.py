@@ -156,6 +156,7 @@ class TestInclude:
         assert ("tiny-ddim", "linear", "W4A8", 0) in found
         assert ("micro", "round", "W4A8", 0) in found
         assert found.count(("micro", FULL, "W32A32", 0)) == 1
+        assert found.index(("micro", "round", "W4A8", 0)) < found.index(("micro", "linear", "W8A8", 0))  # its own first
 
     def test_a_path_is_relative_to_the_file_that_says_it(
         self, micro_suite: MicroSuite, monkeypatch: pytest.MonkeyPatch, workplace: Path
