@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,26 @@ from qbench.cli.main import app
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
-QBENCH_COMMANDS = [line for line in COMMANDS if line.startswith("qbench ")]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", *DOCS]
+LONG_SUITES = re.compile(r"(suites/)?\b(quickstart|methods|ablation)(?=\.yaml)(\.yaml)|quickstart")
 TEST_COMMAND = "pip install tox && tox"
 
 
+def commands(page: Path) -> list[str]:
+    blocks = re.findall(r"```console\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
 def test_every_qbench_command_runs_on_the_small_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one process: what several make of a suite is for tests/execution/test_companions.py."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("QBENCH_STORE", str(tmp_path / "store"))
-    assert len(QBENCH_COMMANDS) >= 8
-    for line in QBENCH_COMMANDS:
-        arguments = shlex.split(line.replace("quickstart", "smoke").replace("samples=250", "samples=40"))[1:]
+    shown = dict.fromkeys(line for page in PAGES for line in commands(page) if line.startswith("qbench "))
+    assert len(shown) >= 10
+    for line in shown:
+        small = LONG_SUITES.sub("smoke", line).replace("samples=250", "samples=40").replace(" --processes 2", "")
+        arguments = shlex.split(small)[1:]
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0, f"{line}: {result.output}"
 
@@ -43,10 +54,25 @@ def test_table_is_the_committed_one() -> None:
     assert len(shown) == 10
 
 
-def test_links_lead_somewhere() -> None:
-    targets = [target for target in re.findall(r"\]\(([^)#]+)\)", README) if not target.startswith("http")]
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if not target.startswith("http")]
     assert targets
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("name", ["tiny-ddim.md", "fast-preset.md"])
+def test_summaries_in_docs_are_those_of_the_committed_tables(name: str) -> None:
+    """``python docs/studies/summarize.py`` leaves them as they are."""
+    specification = spec_from_file_location("summarize", ROOT / "docs" / "studies" / "summarize.py")
+    assert specification is not None
+    assert specification.loader is not None
+    summarize = module_from_spec(specification)
+    specification.loader.exec_module(summarize)
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    assert "<!-- end -->" in text
+    assert summarize.rewritten(text) == text
 
 
 def _table_lines(text: str) -> list[str]:

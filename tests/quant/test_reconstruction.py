@@ -318,6 +318,23 @@ class TestBoth:
             assert all(torch.equal(found, grids[name]) for name, found in scales(model).items())
             assert not any(tap.grid.tensors()["scale"].requires_grad for tap in model.taps.values() if tap.grid)
 
+    @pytest.mark.parametrize("granularity", ["block", "layer"])
+    def test_zero_and_constant_channels_are_learned_as_they_are(
+        self, granularity: Granularity, small_model: Models, small_data: Data
+    ) -> None:
+        """A channel of zeros stays exact; one of a single value has that value as the end of its grid."""
+        model = small_model(**ONE_LEVEL)
+        names = [name for name, layer in model.layers.items() if layer.weight.shape[0] > 2]
+        for name in names:
+            model.layers[name].weight[0], model.layers[name].weight[1] = 0.0, 0.25
+        set_weight_grids(model, WeightRanges())
+        learn_rounding(model, small_data(), SHORT, granularity)
+        assert len(names) > 5
+        for name in names:
+            rounded_weight = model.layers[name].rounded
+            assert not rounded_weight[0].any()
+            torch.testing.assert_close(rounded_weight[1], torch.full_like(rounded_weight[1], 0.25))
+
     def test_what_cannot_be_reconstructed_is_refused(
         self, small_unet: Callable[..., Any], small_model: Models, small_data: Data
     ) -> None:
