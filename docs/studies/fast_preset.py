@@ -6,7 +6,7 @@ numbers of iterations n, its learning rate 60 / n. All are judged by the squared
 hard-rounded weights, on 500 rows that none has seen, divided by that of round to nearest. A block's inputs come from
 the network with every weight rounded to nearest, the same for all.
 
-    python docs/studies/fast_preset.py --to docs/studies            about an hour on one core
+    python docs/studies/fast_preset.py --to docs/studies            half an hour on one core
 """
 
 import argparse
