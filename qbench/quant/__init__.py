@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from qbench.quant.census import Count, Coverage, coverage, take_census
     from qbench.quant.data import CalibrationData
-    from qbench.quant.grid import AffineGrid, DynamicGrid, Grid, SplitGrid, StepGrid, WeightGrid, grid_from_range
+    from qbench.quant.grid import AffineGrid, Grid, WeightGrid, grid_from_range
+    from qbench.quant.grid_kinds import DynamicGrid, SplitGrid, StepGrid
     from qbench.quant.layers import LayerBits, QuantLayer, Tap
     from qbench.quant.model import QuantModel
     from qbench.quant.ranges import (
@@ -31,7 +32,7 @@ _HOMES = {
     "CalibrationData": "data",
     "Count": "census",
     "Coverage": "census",
-    "DynamicGrid": "grid",
+    "DynamicGrid": "grid_kinds",
     "Grid": "grid",
     "LayerBits": "layers",
     "MSESearch": "ranges",
@@ -41,8 +42,8 @@ _HOMES = {
     "RoundingRecipe": "recipes",
     "RunningAverage": "ranges",
     "RunningMinMax": "ranges",
-    "SplitGrid": "grid",
-    "StepGrid": "grid",
+    "SplitGrid": "grid_kinds",
+    "StepGrid": "grid_kinds",
     "StepSizeRecipe": "recipes",
     "Tap": "layers",
     "WeightGrid": "grid",

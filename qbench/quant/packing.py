@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from qbench.errors import DataError
-from qbench.quant.grid import AffineGrid, Grid, SplitGrid, grid_from_parts
+from qbench.quant.grid import AffineGrid, Grid
+from qbench.quant.grid_kinds import SplitGrid, grid_from_parts
 from qbench.quant.model import QuantModel
 
 WEIGHTS_FORMAT = "qbench-packed-weights-3"

@@ -16,7 +16,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from qbench.errors import StageError
 from qbench.quant.data import CalibrationData
-from qbench.quant.grid import DynamicGrid, Grid, grid_from_parts
+from qbench.quant.grid import Grid
+from qbench.quant.grid_kinds import DynamicGrid, grid_from_parts
 from qbench.quant.layers import Tap
 from qbench.quant.model import QuantModel
 from qbench.quant.recipes import ActivationRanges, Normalization, RoundingRecipe, StepSizeRecipe

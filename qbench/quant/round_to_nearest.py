@@ -11,7 +11,8 @@ from torch import Tensor
 from qbench.bits import FULL_PRECISION_BITS
 from qbench.errors import StageError
 from qbench.quant.data import CalibrationData
-from qbench.quant.grid import AffineGrid, DynamicGrid, Grid, SplitGrid, StepGrid, WeightGrid
+from qbench.quant.grid import AffineGrid, Grid, WeightGrid
+from qbench.quant.grid_kinds import DynamicGrid, SplitGrid, StepGrid
 from qbench.quant.layers import QuantLayer, Tap
 from qbench.quant.model import QuantModel
 from qbench.quant.ranges import (

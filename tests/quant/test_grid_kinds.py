@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from qbench.quant.grid import AffineGrid, DynamicGrid, Grid, SplitGrid, StepGrid, grid_from_parts, grid_from_range
+from qbench.quant.grid import AffineGrid, Grid, grid_from_range
+from qbench.quant.grid_kinds import DynamicGrid, SplitGrid, StepGrid, grid_from_parts
 from qbench.quant.ranges import min_max_per_channel
 
 BITS = (2, 3, 4, 8)

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from qbench.diffusion.unet_structure import unet_structure
 from qbench.errors import StageError
-from qbench.quant.grid import AffineGrid, SplitGrid, StepGrid, grid_from_range
+from qbench.quant.grid import AffineGrid, grid_from_range
+from qbench.quant.grid_kinds import SplitGrid, StepGrid
 from qbench.quant.layers import Clock, LayerBits, QuantLayer, Tap, is_quantizable
 from qbench.quant.ranges import min_max_per_channel
 
