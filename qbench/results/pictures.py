@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 COLUMNS = 12
 LABEL_WIDTH = 130
+"""At least; long labels get more."""
 TARGET_SIDE = 48
 GAP = 4
 
@@ -67,21 +69,23 @@ def _first_images(planned: CellPlan, store: Store) -> NDArray[uint8] | None:
 
 
 def _write(rows: dict[str, NDArray[uint8]], path: Path) -> None:
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw, ImageFont
 
     height, width = next(iter(rows.values())).shape[-2:]
     zoom = max(1, TARGET_SIDE // max(height, width))
     step_x, step_y = width * zoom + GAP, height * zoom + GAP
     columns = max(len(images) for images in rows.values())
-    sheet = Image.new("RGB", (LABEL_WIDTH + columns * step_x, len(rows) * step_y + GAP), "white")
+    font = ImageFont.load_default()
+    left = max(LABEL_WIDTH, *(2 * GAP + ceil(font.getlength(label)) for label in rows))
+    sheet = Image.new("RGB", (left + columns * step_x, len(rows) * step_y + GAP), "white")
     draw = ImageDraw.Draw(sheet)
     for row, (label, images) in enumerate(rows.items()):
         top = GAP + row * step_y
-        draw.text((GAP, top + height * zoom // 2 - 6), label, fill="black")
+        draw.text((GAP, top + height * zoom // 2 - 6), label, fill="black", font=font)
         for column, image in enumerate(images):
             tile = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).convert("RGB")
             tile = tile.resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
-            sheet.paste(tile, (LABEL_WIDTH + column * step_x, top))
+            sheet.paste(tile, (left + column * step_x, top))
     content = BytesIO()
     sheet.save(content, format="PNG", optimize=True)
     write_bytes(path, content.getvalue())
