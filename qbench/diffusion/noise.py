@@ -25,7 +25,7 @@ class Purpose(Enum):
 
     EVALUATION = 1
     CALIBRATION = 2
-    FISHER = 5
+    FISHER = 5  # what sensitivities draw for the denoiser's outputs; 3 and 4 are choices
 
 
 class Choice(Enum):
