@@ -57,7 +57,7 @@ class AdaRound(Method):
     settings_class = AdaRoundSettings
     title = "AdaRound: rounding learned layer by layer"
     paper = "Nagel et al. 2020 (AdaRound), arXiv 2004.10568"
-    revision = 2
+    revision = 3
     presets: ClassVar = {
         "strict": {},
         "fast": {

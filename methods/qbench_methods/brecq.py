@@ -62,7 +62,7 @@ class BRECQ(Method):
     settings_class = BRECQSettings
     title = "BRECQ: rounding learned block by block, Fisher-weighted"
     paper = "Li et al. 2021 (BRECQ), arXiv 2102.05426"
-    revision = 2
+    revision = 3
     presets: ClassVar = {
         "strict": {},
         "fast": {

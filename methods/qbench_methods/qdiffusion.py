@@ -71,7 +71,7 @@ class QDiffusion(Method):
     settings_class = QDiffusionSettings
     title = "Q-Diffusion: trajectory calibration, split shortcuts, block reconstruction"
     paper = "Li et al. 2023 (Q-Diffusion), arXiv 2302.04304"
-    revision = 2
+    revision = 3
     presets: ClassVar = {
         "strict": {},
         "fast": {

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
@@ -199,13 +200,13 @@ class _Loss:
     scale: float | None = None
 
     def __call__(self, output: Tensor, rows: Tensor | slice) -> Tensor:
-        error = output - self.target[rows]
-        error = error.square() if self.power == 2 else error.abs().pow(self.power)
-        if self.weights is not None:
-            error = error * self.weights[rows]
-        if self.scale is not None:
-            return error.mean() / self.scale
-        return error.mean() * self.channels
+        target = self.target[rows]
+        if self.power == 2 and self.weights is None:
+            mean = functional.mse_loss(output, target)  # one pass, where the steps below are many
+        else:
+            error = (output - target).abs().pow(self.power)
+            mean = (error if self.weights is None else error * self.weights[rows]).mean()
+        return mean * (self.channels if self.scale is None else 1 / self.scale)
 
 
 def _loss(

@@ -90,9 +90,13 @@ BLOCKS = ("down_blocks.0.resnets.0", "mid_block.resnets.0", "mid_block.attention
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_an_iteration_against_the_blocks_own_forward_and_backward(
-    model: QuantModel, data: CalibrationData, takes_at_most: Callable[..., bool], name: str
+    model: QuantModel, data: CalibrationData, takes_at_most: Callable[..., bool], one_thread: None, name: str
 ) -> None:
-    """The block's own: only the weights that are learned ask for their gradients."""
+    """The block's own: only the weights that are learned ask for their gradients.
+
+    On one thread, which is what `qbench run` gives each of as many processes as there are cores. On more, what is
+    compared at this size is how long threads wait for each other.
+    """
     unit = next(each for each in Walk(model, data, "block", "quantized") if each.name == name)
     roundings = {
         each: SoftRounding(layer.weight, layer.weight_grid)

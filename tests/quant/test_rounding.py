@@ -85,14 +85,30 @@ class TestSoftRounding:
         assert torch.equal(rounding.weight(), torch.cat([each.weight() for each in alone], dim=1))
         assert torch.equal(rounding.integers(), torch.cat([each.integers() for each in alone], dim=1))
 
+    def test_a_weight_behind_an_end_of_the_grid_stays_there(self) -> None:
+        weight = random(4, 6, 3, 3)
+        grid = narrow(weight)
+        rounding = SoftRounding(weight, grid)
+        below, above = weight / grid.scale + grid.zero_point < 0, weight / grid.scale + grid.zero_point >= 7
+        ends = clamped(weight, grid)[below | above]
+        optimizer = torch.optim.Adam([rounding.alpha], lr=0.1)
+        for _ in range(20):
+            (rounding.weight() * random(*weight.shape, seed=1)).sum().backward()
+            rounding.back_propagate(0.1, 2.0)
+            optimizer.step()
+        torch.testing.assert_close(rounding.weight().detach()[below | above], ends, rtol=1e-6, atol=1e-6)
+        assert set(rounding.integers()[below].tolist()) == {0.0}
+        assert set(rounding.integers()[above].tolist()) == {7.0}
+
     def test_whatever_is_learned_each_integer_is_floor_or_ceiling(self) -> None:
         weight = random(4, 6, 3, 3)
         grid = narrow(weight)
         rounding = SoftRounding(weight, grid)
-        rounding.alpha.detach().copy_(10 * random(*weight.shape, seed=1))
         floor = (weight / grid.scale).floor() + grid.zero_point
+        inside = (floor >= 0) & (floor < 7)
+        rounding.alpha.detach()[inside] = 10 * random(*weight.shape, seed=1)[inside]
         integers, raised = rounding.integers(), rounding.alpha >= 0
-        assert torch.equal(integers, (floor + raised).clamp(0, 7))
+        assert torch.equal(integers, torch.where(inside, floor + raised, floor.clamp(0, 7)))
         assert 0.2 < raised.float().mean() < 0.8
         rounding.alpha.detach().mul_(1e3)  # every h is 0 or 1: soft and hard are one
         assert set(rounding.soft().unique().tolist()) == {0.0, 1.0}
@@ -105,20 +121,21 @@ class TestSoftRounding:
         weight = random(4, 6)
         grid = narrow(weight)
         rounding = SoftRounding(weight, grid)
-        rounding.alpha.detach().copy_(3 * random(4, 6, seed=1))
+        floor = (weight / grid.scale).floor() + grid.zero_point
+        inside = (floor >= 0) & (floor < 7)
+        rounding.alpha.detach()[inside] = 3 * random(4, 6, seed=1)[inside]
         alpha, upstream = rounding.alpha.detach().double(), random(4, 6, seed=2)
         (rounding.weight() * upstream).sum().backward()
         rounding.back_propagate(strength, beta)
         sigmoid = 1 / (1 + (-alpha).exp())
         h = 1.2 * sigmoid - 0.1
         moves = (h > 0) & (h < 1)
-        integer = (weight / grid.scale).floor() + h.clamp(0, 1) + grid.zero_point
-        of_h = torch.where((integer > 0) & (integer < 7), grid.scale * upstream, 0.0).double()
+        of_h = (grid.scale * upstream).double()
         if beta is not None:
             of_h += strength * -2 * beta * (2 * h - 1).sign() * (2 * h - 1).abs() ** (beta - 1)
         expected = torch.where(moves, 1.2 * sigmoid * (1 - sigmoid) * of_h, 0.0)
-        assert 0.2 < moves.float().mean() < 0.9
-        assert (moves & ((integer < 0) | (integer > 7))).any()
+        assert 0.2 < moves[inside].float().mean() < 0.9
+        assert not moves[~inside].any()
         torch.testing.assert_close(rounding.alpha.grad, expected.float(), rtol=1e-4, atol=1e-6)
 
     def test_a_weight_in_the_middle_is_pushed_nowhere(self) -> None:
