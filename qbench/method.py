@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from qbench.bits import FULL_PRECISION_BITS, LOW_BITS, BitWidth
@@ -24,6 +25,7 @@ from qbench.calibration import (
 from qbench.plugin import Plugin
 from qbench.quant.data import CalibrationData
 from qbench.settings import NoSettings, Settings
+from qbench.workload import ImageSet
 
 if TYPE_CHECKING:
     from qbench.quant import QuantModel
@@ -33,6 +35,7 @@ __all__ = [
     "CalibrationData",
     "CalibrationRequest",
     "GaussianInputs",
+    "ImageSet",
     "Method",
     "NoSettings",
     "NoisedImages",
@@ -41,6 +44,7 @@ __all__ = [
     "SingleStep",
     "Target",
     "UniformSteps",
+    "images_in",
     "needed",
 ]
 
@@ -56,6 +60,17 @@ def needed(data: CalibrationData | None) -> CalibrationData:
     if data is None:
         raise ValueError("this method needs calibration data, and was given none")
     return data
+
+
+def images_in(path: str) -> ImageSet:
+    """Return the images of a folder, in the natural order of their names, without reading all of them at once.
+
+    Raises:
+        DataError: the folder or an image in it cannot be used.
+    """
+    from qbench.metrics.image_folder import image_folder
+
+    return image_folder(Path(path))
 
 
 class Method(Plugin):
@@ -91,6 +106,15 @@ class Method(Plugin):
     def calibration(self, target: Target) -> CalibrationRequest | None:
         """Return what weights or activations are to be calibrated on; None needs no data."""
         return None
+
+    def images(self) -> ImageSet | None:
+        """Return images made elsewhere, which take the place of sampling; None for a method that quantizes."""
+        return None
+
+    @property
+    def has_same_noise(self) -> bool:
+        """Whether its images come from the workload's own noise, so that pairs with full precision mean something."""
+        return True
 
     @abstractmethod
     def quantize_weights(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> None:

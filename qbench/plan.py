@@ -1,17 +1,20 @@
 """From cells to a deduplicated graph of stages, and what of it is still to do."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from qbench import plugins
 from qbench.cell import Cell
 from qbench.errors import DataError, SuiteError, did_you_mean
+from qbench.identity import canonical_json
 from qbench.metrics.extractor import Extractor
-from qbench.metrics.metric import Against, Metric
+from qbench.metrics.metric import Against, Metric, Need, RowsMetric
 from qbench.plugin import blaming, create
+from qbench.stages.curve import CURVE_SAMPLES, Curve
 from qbench.stages.features import Features
+from qbench.stages.imported import Imported
 from qbench.stages.profile import Profile
 from qbench.stages.quantize import Assignment, Quantized, quantized
 from qbench.stages.reference import Reference
@@ -20,6 +23,7 @@ from qbench.stages.score import Score, Shard
 from qbench.stages.stage import Stage
 from qbench.store import Store
 from qbench.suite import Suite
+from qbench.workload import ImageSet
 
 
 @dataclass(frozen=True)
@@ -28,18 +32,22 @@ class CellPlan:
 
     Attributes:
         cell: the cell.
-        profile: its profile.
-        scores: its figures by metric id.
+        profile: its profile; None where images come from elsewhere, so that no denoiser is known.
+        curve: its error at each step; None in full precision, which has none.
+        shards: its images.
+        scores: its figures by metric id; a full-precision cell has none of those that compare with full precision.
     """
 
     cell: Cell
-    profile: Profile
+    profile: Profile | None
+    curve: Curve | None
+    shards: tuple[Sample, ...]
     scores: dict[str, Score]
 
     @property
     def targets(self) -> tuple[Stage, ...]:
-        """Profile and scores."""
-        return (self.profile, *self.scores.values())
+        """Profile, scores and curve."""
+        return tuple(each for each in (self.profile, *self.scores.values(), self.curve) if each is not None)
 
     @cached_property
     def stages(self) -> dict[str, Stage]:
@@ -51,15 +59,19 @@ class CellPlan:
 
     @cached_property
     def own_stages(self) -> dict[str, Stage]:
-        """The stages that make the cell's own images and figures."""
+        """The stages that make the cell's own images, figures and curve."""
         found: dict[str, Stage] = {}
+        for image_shard in self.shards:
+            found |= {stage.digest: stage for stage in _inputs_first(image_shard, found)}
         for score in self.scores.values():
             for shard in score.shards:
                 found |= {stage.digest: stage for stage in _inputs_first(shard, found)}
             if score.reference is not None:
                 found[score.reference.digest] = score.reference
             found[score.digest] = score
-        found[self.profile.digest] = self.profile
+        for target in (self.profile, self.curve):
+            if target is not None:
+                found[target.digest] = target
         return found
 
 
@@ -134,74 +146,118 @@ class _Planner:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._extractors: dict[str, Extractor] = {}
+        self._extractors: dict[tuple[str, str], Extractor] = {}
         self._images: dict[str, tuple[Sample, ...]] = {}
-        self._features: dict[tuple[str, str], tuple[Features, ...]] = {}
-        self._references: dict[tuple[str, str], Reference] = {}
+        self._features: dict[tuple[str, tuple[str, str]], tuple[Features, ...]] = {}
+        self._references: dict[tuple[str, tuple[str, str]], Reference] = {}
 
     def plan(self, cell: Cell) -> CellPlan:
-        profile = Profile(cell.workload, cell.bits, cell.boundary_bits, _quantized(cell))
-        own = self._sampled(cell)
-        baseline = self._sampled(cell.full_precision)
-        scores = {}
-        for metric in cell.metrics:
-            extractor = self._extractor(cell, metric)
-            scores[metric.name] = Score(
-                metric,
-                own if extractor is None else self._extracted(cell, extractor, own),
-                baseline if extractor is None else self._extracted(cell.full_precision, extractor, baseline),
-                self._reference(cell, metric, extractor),
-                cell.method is None,
+        is_sampled_here = self._images_made_elsewhere(cell) is None
+        of_cell = _quantized(cell) if is_sampled_here else Quantized()
+        profile = Profile(cell.workload, cell.bits, cell.boundary_bits, of_cell) if is_sampled_here else None
+        samples = min(CURVE_SAMPLES, cell.samples)
+        has_curve = cell.method is not None and is_sampled_here
+        curve = Curve(cell.workload, cell.seed, samples, of_cell) if has_curve else None
+        scores = {metric.name: self._score(cell, metric) for metric in cell.metrics if _can_be_compared(cell, metric)}
+        return CellPlan(cell, profile, curve, self._sampled(cell), scores)
+
+    def _images_made_elsewhere(self, cell: Cell) -> ImageSet | None:
+        images = cell.method.images() if cell.method is not None else None
+        if images is not None and images.count < cell.samples:
+            raise SuiteError(
+                f"{self._path}: {cell.label}: {images.name!r} holds {images.count} images, "
+                f"and the suite asks for {cell.samples} samples"
             )
-        return CellPlan(cell, profile, scores)
+        return images
+
+    def _score(self, cell: Cell, metric: Metric) -> Score:
+        baseline: Score | None = None
+        paired: tuple[Shard, ...] = ()
+        if metric.against is Against.FULL_PRECISION:
+            paired = self._shards(cell.full_precision, metric)
+        elif cell.method is not None:
+            baseline = self._score(cell.full_precision, metric)
+        return Score(metric, self._shards(cell, metric), baseline, paired, self._reference(cell, metric))
 
     def _sampled(self, cell: Cell) -> tuple[Sample, ...]:
         if cell.digest not in self._images:
-            of_cell = _quantized(cell)
+            make: Callable[..., Sample] = partial(Sample, quantized=Quantized())
+            if self._images_made_elsewhere(cell) is not None:
+                assert cell.method is not None
+                make = partial(Imported, quantized=Quantized(), method=cell.method)
+            elif cell.method is not None:
+                make = partial(Sample, quantized=_quantized(cell))
             self._images[cell.digest] = tuple(
-                Sample(cell.workload, cell.seed, indices.start, indices.stop, of_cell)
-                for indices in shards(cell.samples)
+                make(cell.workload, cell.seed, indices.start, indices.stop) for indices in shards(cell.samples)
             )
         return self._images[cell.digest]
 
-    def _extracted(self, cell: Cell, extractor: Extractor, images: tuple[Sample, ...]) -> tuple[Shard, ...]:
-        key = (cell.digest, extractor.name)
+    def _shards(self, cell: Cell, metric: Metric) -> tuple[Shard, ...]:
+        """Return what a metric reads: images, or features of them."""
+        images = self._sampled(cell)
+        extractor = self._extractor(cell, metric)
+        if extractor is None:
+            return images
+        key = (cell.digest, _key(metric.need))
         if key not in self._features:
             self._features[key] = tuple(Features(extractor, each) for each in images)
         return self._features[key]
 
-    def _reference(self, cell: Cell, metric: Metric, extractor: Extractor | None) -> Reference | None:
+    def _reference(self, cell: Cell, metric: Metric) -> Reference | None:
+        extractor = self._extractor(cell, metric)
         if metric.against is not Against.REFERENCE or extractor is None:
             return None
-        key = (cell.full_precision.digest, extractor.name)
+        key = (cell.full_precision.digest, _key(metric.need))
+        place = f"{self._path}: {metric.name} on {cell.workload_label}"
         if key not in self._references:
             reference = Reference(cell.workload, extractor)
             try:
                 _ = reference.digest
             except DataError as error:
-                raise SuiteError(f"{self._path}: {metric.name} on {cell.workload_label}: {error}") from error
+                raise SuiteError(f"{place}: {error}") from error
             self._references[key] = reference
+        if isinstance(metric, RowsMetric) and not self._references[key].has_features:
+            raise SuiteError(f"{place}: it needs the real images' features, and there are only statistics of them")
         return self._references[key]
 
     def _extractor(self, cell: Cell, metric: Metric) -> Extractor | None:
         name = metric.need.extractor
         if name is None:
             return None
-        if name not in self._extractors:
+        key = _key(metric.need)
+        if key not in self._extractors:
             place = f"{self._path}: the extractor {name!r} that {metric.name!r} needs"
-            self._extractors[name] = create(plugins.EXTRACTORS, name, Extractor, {}, lambda _: place, SuiteError)
-        extractor = self._extractors[name]
+            self._extractors[key] = create(
+                plugins.EXTRACTORS, name, Extractor, metric.need.settings, lambda _: place, SuiteError
+            )
+        extractor = self._extractors[key]
         if metric.need.feature not in extractor.features:
             raise SuiteError(
                 f"{self._path}: {metric.name} needs the feature {metric.need.feature!r}, which the extractor {name!r} "
                 f"has not: {did_you_mean(metric.need.feature, list(extractor.features))}"
             )
-        if extractor.image_shape != cell.workload.image_shape:
+        if extractor.image_shape not in (None, cell.workload.image_shape):
             raise SuiteError(
                 f"{self._path}: {metric.name} cannot be computed on {cell.workload_label}: the extractor {name!r} "
                 f"takes images of shape {extractor.image_shape}, not {cell.workload.image_shape}"
             )
+        if extractor.needs_captions:
+            try:
+                cell.workload.captions(range(1))
+            except DataError as error:
+                raise SuiteError(f"{self._path}: {metric.name} on {cell.workload_label}: {error}") from error
         return extractor
+
+
+def _can_be_compared(cell: Cell, metric: Metric) -> bool:
+    """Whether a cell has what a metric compares: other images of the same noise, if it asks for them."""
+    if metric.against is not Against.FULL_PRECISION:
+        return True
+    return cell.method is not None and cell.method.has_same_noise
+
+
+def _key(need: Need) -> tuple[str, str]:
+    return need.extractor or "", canonical_json(dict(need.settings))
 
 
 def _quantized(cell: Cell) -> Quantized:

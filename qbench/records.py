@@ -3,9 +3,9 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from qbench.errors import ResultsError
 from qbench.identity import digest
@@ -33,6 +33,7 @@ class MetricInfo(_Part):
     direction: Literal["lower", "higher"]
     against: str
     protocol: str
+    caveat: Annotated[str, Field(description="what must not be concluded from it")] = ""
     paper: str
     description: Annotated[dict[str, Any], Field(description="what identifies the metric and its extractor")]
 
@@ -54,6 +55,31 @@ class ProfileInfo(_Part):
     coverage_macs: float
     coverage_parameters: float
     left_out: list[str]
+
+
+RelativeError = Annotated[float, Field(ge=0)]
+
+
+class CurveInfo(_Part):
+    """The relative squared error against full precision at each step, median over samples; see the stage ``curve``."""
+
+    samples: Annotated[int, Field(ge=1, description="how many the median is over")]
+    step_index: Annotated[list[int], Field(min_length=1, description="from 0, the noise end")]
+    timestep: Annotated[list[int], Field(description="training timestep of each step")]
+    teacher_forced: Annotated[
+        list[RelativeError], Field(description="of the noise estimate at each step, from full precision's x_t")
+    ]
+    free_running: Annotated[
+        list[RelativeError], Field(description="of x in front of each step, and behind the last: of x_0")
+    ]
+
+    @model_validator(mode="after")
+    def _has_a_value_for_each_step(self) -> Self:
+        steps = len(self.step_index)
+        counts = (len(self.timestep), len(self.teacher_forced), len(self.free_running))
+        if self.step_index != list(range(steps)) or counts != (steps, steps, steps + 1):
+            raise ValueError("the curve does not have one value for each step, counted from 0, and one behind the last")
+        return self
 
 
 class StageCost(_Part):
@@ -82,11 +108,12 @@ class Record(_Part):
     description: Annotated[dict[str, Any], Field(description="what decides the cell's figures")]
     digest: str
     baseline: Annotated[str, Field(description="digest of the full-precision cell it is compared with")]
-    results: Annotated[dict[str, str], Field(description="digests of what the figures come from, by metric")]
+    results: Annotated[dict[str, str], Field(description="digests of profile and curve, and of figures by metric")]
     metrics: dict[str, MetricInfo]
     figures: dict[str, Figure] = {}
-    failures: Annotated[dict[str, str], Field(description="why a figure is not there, by metric")] = {}
+    failures: Annotated[dict[str, str], Field(description="why a figure or the curve is not there, by name")] = {}
     profile: ProfileInfo | None = None
+    curve: Annotated[CurveInfo | None, Field(description="none in full precision")] = None
     stages: list[StageCost] = []
     environment: Annotated[dict[str, Any], Field(description="versions and hardware it was made with")] = {}
     git: Annotated[dict[str, Any] | None, Field(description="checkout that held the suite")] = None

@@ -73,7 +73,7 @@ class ReferenceSet:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Real images that methods may be calibrated on.
+    """Real images: what methods may be calibrated on, or what samples are compared with.
 
     Attributes:
         name: what the images are.
@@ -122,8 +122,8 @@ class Workload(Plugin):
         """
 
     @abstractmethod
-    def reference(self, extractor: str, extractor_weights: Mapping[str, str]) -> ReferenceSet:
-        """Return the statistics of the real images under an extractor.
+    def reference(self, extractor: str, extractor_weights: Mapping[str, str]) -> ReferenceSet | ImageSet:
+        """Return the real images, or their statistics under an extractor, without reading any.
 
         Args:
             extractor: its public id.
@@ -132,6 +132,16 @@ class Workload(Plugin):
         Raises:
             DataError: there are none for this extractor and these weights.
         """
+
+    def captions(self, indices: range) -> Sequence[str]:
+        """Return the captions that some samples are conditioned on.
+
+        Raises:
+            DataError: it samples without captions.
+        """
+        raise DataError(
+            f"the workload {self.name!r} samples without captions, so nothing can be said of how images fit them"
+        )
 
     def calibration_images(self) -> ImageSet:
         """Return the real images that methods may be calibrated on, without reading any.

@@ -119,7 +119,7 @@ def test_whatever_identifies_the_workload_changes_every_digest_of_images(
     after = change(before)
     assert after.digest != before.digest
     assert after.full_precision.digest != before.full_precision.digest
-    for kind in ("trajectory", "weights", "activations", "sample", "features", "score", "profile"):
+    for kind in ("trajectory", "weights", "activations", "sample", "features", "score", "profile", "curve"):
         assert not digests(before)[kind] & digests(after)[kind], kind
 
 
@@ -132,7 +132,7 @@ def test_whatever_identifies_the_method_changes_what_it_makes_and_nothing_else(
     assert after.digest != before.digest
     assert after.full_precision.digest == before.full_precision.digest
     assert digests(before)["trajectory"] == digests(after)["trajectory"]
-    for kind in ("weights", "activations", "sample", "features", "score", "profile"):
+    for kind in ("weights", "activations", "sample", "features", "score", "profile", "curve"):
         assert not digests(before)[kind] & digests(after)[kind], kind
 
 
@@ -199,7 +199,7 @@ def test_a_stage_revision_changes_it_and_what_depends_on_it(cell: Callable[..., 
     after = digests(cell())
     for kind in ("sample", "features", "score"):
         assert not before[kind] & after[kind], kind
-    for kind in ("weights", "activations", "trajectory", "profile"):
+    for kind in ("weights", "activations", "trajectory", "profile", "curve"):
         assert before[kind] == after[kind], kind
 
 

@@ -13,10 +13,13 @@ ROOMS = {
     0: ("errors", "identity", "bits"),
     1: ("settings", "plugin", "plugins", "devices", "environment", "quant", "diffusion", "store"),
     2: ("method", "calibration", "workload", "workloads", "metrics", "zoo"),
-    3: ("cell", "suite", "suite_schema", "suite_expansion", "yaml_file", "plan", "estimate", "stages", "records"),
+    3: (
+        "cell", "suite", "suite_schema", "suite_expansion", "yaml_file", "plan", "estimate", "stages", "records",
+        "score_request", "scoring",
+    ),
     4: ("results", "execution", "diagnosis"),
     5: ("cli", "testing", "__main__"),
-}
+}  # fmt: skip
 FLOOR = {room: floor for floor, rooms in ROOMS.items() for room in rooms}
 OPEN_TO_METHODS = {"qbench.method", "qbench.quant", "qbench.bits", "qbench.settings", "qbench.calibration"}
 

@@ -6,6 +6,7 @@ import pytest
 
 from qbench.errors import DataError, QbenchError
 from qbench.plan import CellPlan, Plan, make_plan
+from qbench.stages.curve import CURVE_SAMPLES
 from qbench.stages.sample import SHARD_SIZE, Sample, shards
 from qbench.stages.stage import Stage
 from qbench.store import Store
@@ -46,9 +47,9 @@ def test_a_cell_has_the_stages_that_its_bits_ask_for(plan: Callable[..., Plan]):
     common = {"sample", "features", "reference", "score", "profile"}
     assert found == {
         "W32A32": common,
-        "W4A32": common | {"weights"},
-        "W32A8": common | {"trajectory", "activations"},
-        "W4A8": common | {"trajectory", "weights", "activations"},
+        "W4A32": common | {"curve", "weights"},
+        "W32A8": common | {"curve", "trajectory", "activations"},
+        "W4A8": common | {"curve", "trajectory", "weights", "activations"},
     }
 
 
@@ -91,7 +92,25 @@ class TestSharing:
         one, two = plan(metrics=["micro-distance"]), plan(metrics=["micro-distance", "mse-to-fp", "micro-contrast"])
         difference = kinds(two.stages)
         difference.subtract(kinds(one.stages))
-        assert +difference == Counter(score=2 * len(one.cells))
+        assert +difference == Counter(score=2 * len(one.cells) - 1)  # full precision is not compared with itself
+
+
+class TestCurve:
+    def test_full_precision_has_none(self, plan: Callable[..., Plan]):
+        full, *others = plan().cells
+        assert full.curve is None
+        for cell in others:
+            assert cell.curve in cell.targets
+            assert cell.curve is not None
+            assert cell.curve.quantized == cell.shards[0].quantized
+
+    def test_it_is_taken_from_the_first_samples_of_the_cell(self, plan: Callable[..., Plan]):
+        few, enough, many = (plan(samples=samples).cells[-1].curve for samples in (12, CURVE_SAMPLES, 300))
+        assert few is not None
+        assert enough is not None
+        assert many is not None
+        assert (few.samples, enough.samples, many.samples) == (12, 32, 32)
+        assert few.digest != enough.digest == many.digest
 
 
 class TestShards:

@@ -9,11 +9,30 @@ from hypothesis import strategies as st
 
 from qbench.errors import ResultsError
 from qbench.identity import digest
-from qbench.records import Figure, MetricInfo, ProfileInfo, Record, StageCost, SuiteInfo, read_record, write_record
+from qbench.records import (
+    CurveInfo,
+    Figure,
+    MetricInfo,
+    ProfileInfo,
+    Record,
+    StageCost,
+    SuiteInfo,
+    read_record,
+    write_record,
+)
 from qbench.records import write_text as write_whole
 
 DESCRIPTION = {"workload": {"name": "micro"}, "method": None, "seed": 0}
 METRIC = MetricInfo(title="T", direction="lower", against="nothing", protocol="P", paper="", description={"a": 1})
+
+
+CURVE = {
+    "samples": 12,
+    "step_index": [0, 1],
+    "timestep": [5, 0],
+    "teacher_forced": [1e-300, 1 / 3],
+    "free_running": [0.0, 0.5, 7.0],
+}
 
 
 def record(**changes: Any) -> Record:
@@ -34,6 +53,7 @@ def record(**changes: Any) -> Record:
         "metrics": {"m": METRIC},
         "figures": {"m": Figure(value=1 / 3, delta=-0.0, low=-1e-300, high=1e300, samples=12)},
         "profile": ProfileInfo(size_mb=0.1, coverage_macs=1.0, coverage_parameters=0.9, left_out=["conv_in"]),
+        "curve": CurveInfo(**CURVE),
         "stages": [StageCost(stage="score", digest="0" * 64, seconds=0.1, peak_memory_mb=1.5)],
         "environment": {"device": "cpu"},
         "git": {"commit": "c0ffee", "suite_is_committed": True},
@@ -109,6 +129,15 @@ def test_what_is_no_record_is_named(tmp_path: Path, content: bytes):
     assert "\n" not in str(refusal.value)
 
 
+def test_a_record_from_before_there_were_curves_has_none(tmp_path: Path):
+    path = tmp_path / "one.json"
+    write_record(record(), path)
+    raw = json.loads(path.read_text())
+    del raw["curve"]
+    path.write_text(json.dumps(raw))
+    assert read_record(path) == record(curve=None)
+
+
 def test_a_missing_one_is_named(tmp_path: Path):
     with pytest.raises(ResultsError, match=r"nowhere\.json"):
         read_record(tmp_path / "nowhere.json")
@@ -130,8 +159,26 @@ def altered(path: Path, **changes: Any) -> Path:
         ({"status": "splendid"}, "status"),
         ({"surprise": 1}, "surprise"),
         ({"seed": None}, "seed"),
+        ({"curve": CURVE | {"free_running": [0.0, 0.5]}}, "curve.* one behind the last"),
+        ({"curve": CURVE | {"timestep": [5]}}, "curve.* one value for each step"),
+        ({"curve": CURVE | {"step_index": [1, 2]}}, "curve.* counted from 0"),
+        ({"curve": CURVE | {"teacher_forced": [0.1, -0.1]}}, r"curve\.teacher_forced\.1"),
+        ({"curve": CURVE | {"teacher_forced": [0.1, math.inf]}}, r"curve\.teacher_forced\.1"),
     ],
-    ids=["version", "description", "digest", "figure", "status", "unknown key", "seed"],
+    ids=[
+        "version",
+        "description",
+        "digest",
+        "figure",
+        "status",
+        "unknown key",
+        "seed",
+        "no last error",
+        "few timesteps",
+        "steps from 1",
+        "negative error",
+        "endless error",
+    ],
 )
 def test_an_altered_record_is_refused_with_the_reason(tmp_path: Path, changes: dict[str, Any], words: str):
     path = tmp_path / "one.json"

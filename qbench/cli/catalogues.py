@@ -14,6 +14,8 @@ from qbench.plugins import METHODS, METRICS, WORKLOADS, Catalogue
 if TYPE_CHECKING:
     from qbench.plugin import Plugin
 
+FACTS = ("direction", "protocol", "caveat")
+"""What metrics tell of themselves; settings may enter a protocol, so that the default's is told."""
 NameArgument = Annotated[str, typer.Argument(metavar="NAME")]
 
 
@@ -41,12 +43,13 @@ def _make(catalogue: Catalogue) -> typer.Typer:
         entry = catalogue.entry(name)
         with blaming(f"the {catalogue.kind} {name!r}"):
             settings = describe(found.settings_class())
+            plain = found(entry, found.settings_class())
         facts = {
             "title": found.title,
             "paper": found.paper,
             "package": f"{entry.package} {entry.version}",
             "revision": str(found.revision),
-            **{fact: str(getattr(found, fact)) for fact in ("direction", "protocol") if hasattr(found, fact)},
+            **{fact: str(getattr(plain, fact)) for fact in FACTS if hasattr(plain, fact)},
         }
         facts = {fact: text for fact, text in facts.items() if text}
         about, presets = inspect.cleandoc(found.__doc__ or ""), getattr(found, "presets", {})

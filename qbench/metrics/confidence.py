@@ -1,10 +1,9 @@
 """How sure a difference is."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 GROUPS = 20
 _T_QUANTILE = 2.0930240544
@@ -19,25 +18,32 @@ class Interval:
     high: float
 
 
-def paired_interval(estimate: float, statistic: Callable[[NDArray[np.bool_]], float], count: int) -> Interval | None:
-    """Return an interval for a statistic by leaving out groups of images.
+def groups_for(count: int) -> int:
+    """Return how many groups of images are left out in turn; 0 if there are too few for an interval."""
+    return GROUPS if count >= 2 * GROUPS else 0
+
+
+def jackknife_interval(estimate: float, without: Sequence[float]) -> Interval | None:
+    """Return an interval for a statistic from its values without each group of images.
 
     The delete-a-group jackknife (Kott 2001, "The delete-a-group jackknife", Journal of Official Statistics 17): image
-    i belongs to group i mod 20; the statistic is computed 20 times without one group each. A bootstrap would draw
-    images twice, which makes a sample covariance too small and so biases Frechet distances.
+    i belongs to group i mod 20, on both sides of a difference, which pairs it. A bootstrap would draw images twice,
+    which makes a sample covariance too small and so biases Frechet distances upwards.
 
     Args:
         estimate: the statistic over all images.
-        statistic: computes it over the images that a mask [count] keeps; a difference is paired if it applies the
-            mask to both sides.
-        count: number of images.
+        without: the statistic without each of the 20 groups.
 
     Returns:
-        The interval; None if there are too few images for one (fewer than 2 in a group).
+        The interval; None if ``without`` is empty.
+
+    Raises:
+        ValueError: another number of groups.
     """
-    if count < 2 * GROUPS:
+    if not without:
         return None
-    group = np.arange(count) % GROUPS
-    without = np.array([statistic(group != left_out) for left_out in range(GROUPS)])
-    error = np.sqrt((GROUPS - 1) / GROUPS * np.sum((without - without.mean()) ** 2))
+    if len(without) != GROUPS:
+        raise ValueError(f"{len(without)} values without a group, where {GROUPS} are due")
+    values = np.asarray(without)
+    error = np.sqrt((GROUPS - 1) / GROUPS * np.sum((values - values.mean()) ** 2))
     return Interval(float(estimate - _T_QUANTILE * error), float(estimate + _T_QUANTILE * error))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from qbench.plugin import Plugin
@@ -12,27 +12,35 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    Features = Callable[[Tensor], Mapping[str, Tensor]]
+    Extract = Callable[[Tensor, Sequence[str] | None], Mapping[str, Tensor]]
 
 
 class Extractor(Plugin):
-    """Maps images to named features, each image by itself.
+    """Maps images, and captions if it needs them, to named features, each image by itself.
 
     Attributes:
-        features: dimensions of each feature by its name.
-        image_shape: the (channels, height, width) it takes.
+        features: names of the features.
+        image_shape: the (channels, height, width) it takes; None for any size, grey or colour.
+        needs_captions: whether it looks at each image's caption.
     """
 
-    features: ClassVar[Mapping[str, int]]
-    image_shape: ClassVar[tuple[int, int, int]]
+    features: Sequence[str]
+    image_shape: ClassVar[tuple[int, int, int] | None] = None
+    needs_captions: bool = False
 
     @abstractmethod
     def weights(self) -> Mapping[str, str]:
-        """Return the SHA-256 of each weight file by its name, without loading any."""
+        """Return the SHA-256 of each weight file by its name, without loading any.
+
+        Raises:
+            DataError: a weight file is missing and cannot be fetched.
+        """
 
     @abstractmethod
-    def load(self, device: torch.device) -> Features:
-        """Return a function from uint8 images [batch, channels, height, width] to features [batch, D] by name.
+    def load(self, device: torch.device) -> Extract:
+        """Return a function from uint8 images [batch, channels, height, width] and captions to features by name.
+
+        Features are float32 [batch, D]; the captions are None unless ``needs_captions``.
 
         Raises:
             DataError: a weight file is missing or damaged.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qbench.quant.census import Count, Coverage, coverage, take_census
+    from qbench.quant.checkpoint import checkpoint_digest, load_checkpoint
     from qbench.quant.data import CalibrationData
     from qbench.quant.grid import AffineGrid, Grid, WeightGrid, grid_from_range
     from qbench.quant.grid_kinds import DynamicGrid, SplitGrid, StepGrid
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     )
     from qbench.quant.recipes import ActivationRanges, RoundingRecipe, StepSizeRecipe, WeightRanges
     from qbench.quant.reconstruction import learn_input_grids, learn_rounding, learn_step_sizes
+    from qbench.quant.recovered import recovered_grid
     from qbench.quant.round_to_nearest import set_input_grids, set_weight_grids
 
 _HOMES = {
@@ -48,13 +50,16 @@ _HOMES = {
     "Tap": "layers",
     "WeightGrid": "grid",
     "WeightRanges": "recipes",
+    "checkpoint_digest": "checkpoint",
     "coverage": "census",
     "grid_from_range": "grid",
     "learn_input_grids": "reconstruction",
     "learn_rounding": "reconstruction",
     "learn_step_sizes": "reconstruction",
+    "load_checkpoint": "checkpoint",
     "min_max_per_channel": "ranges",
     "mse_per_channel": "ranges",
+    "recovered_grid": "recovered",
     "set_input_grids": "round_to_nearest",
     "set_weight_grids": "round_to_nearest",
     "take_census": "census",
@@ -81,13 +86,16 @@ __all__ = [
     "Tap",
     "WeightGrid",
     "WeightRanges",
+    "checkpoint_digest",
     "coverage",
     "grid_from_range",
     "learn_input_grids",
     "learn_rounding",
     "learn_step_sizes",
+    "load_checkpoint",
     "min_max_per_channel",
     "mse_per_channel",
+    "recovered_grid",
     "set_input_grids",
     "set_weight_grids",
     "take_census",

@@ -41,7 +41,7 @@ class SoftRounding:
     written out from that, in as few passes over memory as go: an iteration would otherwise cost twice what the block
     itself does. ``weight`` begins an iteration, ``back_propagate`` ends it.
 
-    A weight behind either end of the grid stays at that end: its h starts at 0 or 1, where no gradient passes the clamp.
+    A weight behind either end of the grid stays at that end: its h starts at 0 or 1, where the clamp stops gradients.
 
     Args:
         weight: the original weight.

@@ -8,7 +8,8 @@ from typing import Any
 from qbench.errors import DamagedArtefact
 from qbench.metrics.metric import Metric
 from qbench.plan import CellPlan
-from qbench.records import Figure, MetricInfo, ProfileInfo, Record, StageCost, SuiteInfo
+from qbench.records import CurveInfo, Figure, MetricInfo, ProfileInfo, Record, StageCost, SuiteInfo
+from qbench.stages.curve import FILE as CURVE_FILE
 from qbench.stages.profile import FILE as PROFILE_FILE
 from qbench.stages.score import FILE as SCORE_FILE
 from qbench.stages.score import Score
@@ -37,7 +38,9 @@ def pending_record(suite: Suite, planned: CellPlan) -> Record:
         description=cell.describe(),
         digest=cell.digest,
         baseline=cell.full_precision.digest,
-        results={"profile": planned.profile.digest} | {name: each.digest for name, each in planned.scores.items()},
+        results=({} if planned.profile is None else {"profile": planned.profile.digest})
+        | ({} if planned.curve is None else {"curve": planned.curve.digest})
+        | {name: each.digest for name, each in planned.scores.items()},
         metrics={name: _metric_info(score.metric, score) for name, score in planned.scores.items()},
     )
 
@@ -67,8 +70,12 @@ def settled_record(
             failed[name] = failures[score.digest]
         else:
             figures[name] = Figure(**_json(store.get(score.kind, score.digest), SCORE_FILE))
-    profile = planned.profile
-    reasons = [*failed.values(), *([failures[profile.digest]] if profile.digest in failures else [])]
+    profile, curve = planned.profile, planned.curve
+    if curve is not None and curve.digest in failures:
+        failed["curve"] = failures[curve.digest]
+    reasons = list(failed.values())
+    if profile is not None and profile.digest in failures:
+        reasons.append(failures[profile.digest])
     costs, environment = [], {}
     for stage in planned.own_stages.values():
         try:
@@ -92,8 +99,11 @@ def settled_record(
             "figures": figures,
             "failures": failed,
             "profile": None
-            if profile.digest in failures
+            if profile is None or profile.digest in failures
             else ProfileInfo(**_json(store.get(profile.kind, profile.digest), PROFILE_FILE)),
+            "curve": None
+            if curve is None or curve.digest in failures
+            else CurveInfo(**_json(store.get(curve.kind, curve.digest), CURVE_FILE)),
             "stages": costs,
             "environment": environment,
             "git": git,
@@ -108,6 +118,7 @@ def _metric_info(metric: Metric, score: Score) -> MetricInfo:
         direction=metric.direction,
         against=metric.against.value,
         protocol=metric.protocol,
+        caveat=metric.caveat,
         paper=metric.paper,
         description={
             "metric": metric.describe(),

@@ -9,6 +9,9 @@ from typing import Any
 from qbench.records import Figure, MetricInfo, Record
 
 ARROW = {"lower": "↓", "higher": "↑"}
+INCONCLUSIVE = "inconclusive"
+EXTERNAL, ELSEWHERE = "external", "made elsewhere"
+"""The method whose rows are marked, and how."""
 BOUNDARY = "first, last"
 VARYING: dict[str, Callable[[Record], str]] = {
     "seed": lambda record: str(record.seed),
@@ -37,7 +40,11 @@ def suite_markdown(
     ordered = sorted(records, key=lambda record: record.workload)
     for workload, group in groupby(ordered, key=lambda record: record.workload):
         of_workload = sorted(group, key=lambda record: (record.suite.position, record.key))
-        parts += [f"{'#' * (level + 1)} {_text(workload)}", conditions(of_workload), _table(of_workload, metrics)]
+        parts += [f"{'#' * (level + 1)} {_text(workload)}", conditions(of_workload)]
+        over_seeds = seeds_table(of_workload, metrics)
+        if over_seeds:
+            parts += ["Mean over seeds (lowest to highest):", over_seeds, "Each seed:"]
+        parts.append(_table(of_workload, metrics))
     reasons = [f"- {_text(_name(record))}: {_text(record.reason or '')}" for record in records if record.reason]
     if reasons:
         parts.append("Failed:\n\n" + "\n".join(reasons))
@@ -59,7 +66,19 @@ def figure_text(figure: Figure | None, failed: bool, pending: bool) -> tuple[str
         return ("not run" if pending else "-"), ""
     if figure.delta is None:
         return _round(figure.value), ""
-    return _round(figure.value), _difference(figure.delta, figure.low, figure.high)
+    return _round(figure.value), difference_text(figure)
+
+
+def difference_text(figure: Figure) -> str:
+    """Return how a figure's difference from full precision is printed, with its interval where there is one."""
+    if figure.delta is None:
+        return ""
+    return _difference(figure.delta, figure.low, figure.high)
+
+
+def is_conclusive(figure: Figure) -> bool:
+    """Whether the interval tells on which side of zero the difference is."""
+    return figure.low is None or figure.high is None or not figure.low <= 0 <= figure.high
 
 
 def _table(records: Sequence[Record], metrics: Mapping[str, MetricInfo]) -> str:
@@ -77,17 +96,64 @@ def _table(records: Sequence[Record], metrics: Mapping[str, MetricInfo]) -> str:
 
 
 def _row(record: Record, used: Iterable[str], metrics: Mapping[str, MetricInfo], columns: Sequence[str]) -> list[str]:
-    row = [_text(record.label), record.bits, *(VARYING[name](record) for name in columns)]
+    row = [_label(record), record.bits, *(VARYING[name](record) for name in columns)]
     if record.profile:
         row += [f"{record.profile.size_mb:.2f}", f"{100 * record.profile.coverage_macs:.1f} %"]
     else:
         row += ["-", "-"]
     for name in used:
-        value, difference = figure_text(record.figures.get(name), name in record.failures, record.status == "pending")
+        figure = record.figures.get(name)
+        value, difference = figure_text(figure, name in record.failures, record.status == "pending")
         if not is_about_quality(metrics[name]):
             difference = difference.partition(" ")[2]
+        elif figure and not is_conclusive(figure):
+            difference += f" {INCONCLUSIVE}"
         row += [value, difference]
     return row
+
+
+def seeds_table(records: Sequence[Record], metrics: Mapping[str, MetricInfo]) -> str:
+    """Return a table with one row for what differs in its seed only; empty if there is nothing with several seeds.
+
+    Seeds set calibration and sampling noise, so their spread shows what the intervals over images do not cover.
+    """
+    groups: dict[tuple[str, ...], list[Record]] = {}
+    columns = [name for name in varying(records) if name != "seed"]
+    for record in records:
+        key = (_label(record), record.bits, *(VARYING[name](record) for name in columns))
+        groups.setdefault(key, []).append(record)
+    if all(len(group) == 1 for group in groups.values()):
+        return ""
+    used = [name for name in metrics if any(name in record.metrics for record in records)]
+    header = ["method", "bits", *columns, "seeds"]
+    for name in used:
+        header.append(f"{name} {ARROW[metrics[name].direction]}")
+        if is_about_quality(metrics[name]):
+            header.append("minus full precision")
+    rows = []
+    for key, group in groups.items():
+        row = [*key, str(len(group))]
+        for name in used:
+            figures = [record.figures[name] for record in group if name in record.figures]
+            row.append(_spread([figure.value for figure in figures], len(group)))
+            if is_about_quality(metrics[name]):
+                deltas = [figure.delta for figure in figures if figure.delta is not None]
+                row.append(_spread(deltas, len(group), sign="+"))
+        rows.append(row)
+    alignment = ["---"] * 2 + ["---:"] * (len(header) - 2)
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, alignment, *rows])
+
+
+def _spread(values: Sequence[float], expected: int, sign: str = "") -> str:
+    """Return mean, lowest and highest with as many digits as tell them apart; says how many are missing."""
+    if not values:
+        return "-"
+    mean, low, high = sum(values) / len(values), min(values), max(values)
+    decimals = _decimals([mean, low, high])
+    text = f"{mean:{sign}.{decimals}f}"
+    if len(values) > 1:
+        text += f" ({low:.{decimals}f} to {high:.{decimals}f})"
+    return text if len(values) == expected else f"{text}, {len(values)} of {expected} seeds"
 
 
 def varying(records: Sequence[Record]) -> list[str]:
@@ -141,14 +207,24 @@ def _sampler(record: Record) -> str:
 
 
 def _footnotes(records: Sequence[Record], metrics: Mapping[str, MetricInfo]) -> str:
-    lines = [
-        f"- **{_text(name)}** ({info.direction} is better): {_text(info.title)}; {_text(info.protocol)}."
-        for name, info in metrics.items()
-    ]
+    lines = [_column(name, info) for name, info in metrics.items()]
     if any(figure.low is not None for record in records for figure in record.figures.values()):
         lines.append(
-            "- Brackets are 95 % intervals over the drawing of images, paired by noise (delete-a-group jackknife, 20 "
-            "groups), at this number of samples. They do not cover calibration or training seeds."
+            "- Brackets are 95 % intervals of the difference from full precision, over the images drawn, paired by "
+            "noise (delete-a-group jackknife, 20 groups), at this number of samples. They do not cover calibration or "
+            f"training seeds. Where one holds zero, the difference is {INCONCLUSIVE}: its sign is not shown."
+        )
+    if len({record.seed for record in records}) > 1:
+        lines.append("- Seeds set calibration and sampling noise; the trained model is the same for all.")
+    if any(not is_about_quality(info) for info in metrics.values()):
+        lines.append(
+            "- Columns that end in -to-fp compare with the full-precision images of the same noise: they measure "
+            "fidelity, not quality, and full precision has none."
+        )
+    if any(record.method == EXTERNAL for record in records):
+        lines.append(
+            f"- Rows marked '{ELSEWHERE}' are images or weights of another program: bits are what their makers say, "
+            "and where images come from other noise nothing is compared pair by pair."
         )
     lines.append(
         "- MACs quantized: share of the denoiser's multiply-accumulates, attention products included, whose operands "
@@ -157,13 +233,30 @@ def _footnotes(records: Sequence[Record], metrics: Mapping[str, MetricInfo]) -> 
     return "\n".join(lines)
 
 
+def _column(name: str, info: MetricInfo) -> str:
+    """Return the footnote of a column: what it stands for, its weights, and what not to conclude from it."""
+    parts = [_text(info.title), _text(info.protocol)]
+    reference, extractor = (info.description.get(key) or {} for key in ("reference", "extractor"))
+    if "name" in reference:
+        parts.append(_text(f"compared with {reference['name']} ({reference.get('samples', 0):,})"))
+    weights = ", ".join(f"{file} {digest[:12]}" for file, digest in extractor.get("weights", {}).items())
+    parts += [f"weights {_text(weights)}"] if weights else []
+    parts += [_text(info.caveat)] if info.caveat else []
+    return f"- **{_text(name)}** ({info.direction} is better): {'; '.join(parts)}."
+
+
 def _difference(delta: float, low: float | None, high: float | None) -> str:
     """Three digits for the largest of the numbers, and as many behind the point for all."""
     bounds = [] if low is None or high is None else [low, high]
-    largest = max(map(abs, [delta, *bounds]))
-    decimals = min(max(2 - math.floor(math.log10(largest)), 0), 8) if largest else 0
+    decimals = _decimals([delta, *bounds])
     interval = f" [{', '.join(f'{bound:.{decimals}f}' for bound in bounds)}]" if bounds else ""
     return f"{delta:+.{decimals}f}{interval}"
+
+
+def _decimals(values: Sequence[float]) -> int:
+    """Return how many digits behind the point show three of the largest value."""
+    largest = max(map(abs, values))
+    return min(max(2 - math.floor(math.log10(largest)), 0), 8) if largest else 0
 
 
 def _round(value: float) -> str:
@@ -171,6 +264,11 @@ def _round(value: float) -> str:
     if value == 0:
         return "0"
     return f"{value:.2f}" if abs(value) >= 1 else f"{value:#.3g}"
+
+
+def _label(record: Record) -> str:
+    """Return how a row is named; what another program made is marked as such."""
+    return _text(record.label) + (f" ({ELSEWHERE})" if record.method == EXTERNAL else "")
 
 
 def _name(record: Record) -> str:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from qbench.cell import cell_id
 from qbench.errors import ResultsError
 from qbench.records import MetricInfo, Record, read_record, write_text
+from qbench.results.curves import write_curve_pictures
 from qbench.results.markdown import suite_markdown
 
 if TYPE_CHECKING:
     import pandas as pd
 
 KEYS = ["workload", "method", "label", "bits", "boundary_bits", "seed"]
+CURVE_COLUMNS = ["step_index", "timestep", "teacher_forced", "free_running"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,9 @@ def _sampled(record: Record) -> tuple[int, Any]:
 
 
 def write_suite_tables(folder: Path) -> SuiteResults:
-    """Write ``table.md``, ``table.csv``, ``costs.csv`` and ``protocols.json`` of a folder and return its records.
+    """Write a folder's tables, its pictures of curves and ``protocols.json``, and return its records.
+
+    The tables are ``table.md``, ``table.csv``, ``curves.csv`` and ``costs.csv``.
 
     Raises:
         ResultsError: a column would hold two protocols, or the folder cannot be written.
@@ -97,8 +101,10 @@ def write_suite_tables(folder: Path) -> SuiteResults:
     results = read_suite_results(folder)
     metrics = results.metrics
     write_text(folder / "table.csv", _csv(table_frame(results.records, list(metrics))))
+    write_text(folder / "curves.csv", _csv(curves_frame(results.records)))
     write_text(folder / "costs.csv", _csv(costs_frame(results.records)))
     write_text(folder / "protocols.json", json.dumps(_protocols(metrics), indent=1, sort_keys=True) + "\n")
+    write_curve_pictures(results.records, folder)
     write_text(folder / "table.md", suite_markdown(results.records, metrics, results.outdated))
     return results
 
@@ -126,6 +132,25 @@ def table_frame(records: Sequence[Record], metrics: Sequence[str]) -> pd.DataFra
             row[f"{name}_high"] = figure.high if figure else None
         rows.append(row)
     return pd.DataFrame(rows, dtype=object)
+
+
+def curves_frame(records: Sequence[Record]) -> pd.DataFrame:
+    """Return one row for each cell and step, and one more for what is behind the last step.
+
+    Columns: the keys, ``step_index``, ``timestep``, ``teacher_forced``, ``free_running``; behind the last step there is
+    only the error of x_0, ``free_running``.
+    """
+    import pandas as pd
+
+    rows = []
+    for record in records:
+        if record.curve is None:
+            continue
+        steps = zip(record.curve.step_index, record.curve.timestep, record.curve.teacher_forced, strict=True)
+        behind = (len(record.curve.step_index), None, None)
+        for step, error in zip([*steps, behind], record.curve.free_running, strict=True):
+            rows.append(_keys(record) | dict(zip(CURVE_COLUMNS, [*step, error], strict=True)))
+    return pd.DataFrame(rows, columns=[*KEYS, *CURVE_COLUMNS], dtype=object)
 
 
 def costs_frame(records: Sequence[Record]) -> pd.DataFrame:

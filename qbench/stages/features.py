@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from qbench.metrics.extractor import Extractor
 from qbench.stages.sample import FILE as IMAGES_FILE
 from qbench.stages.sample import Sample
 from qbench.stages.stage import Stage, Work
 
-FILE = "features.safetensors"
+if TYPE_CHECKING:
+    from numpy import float32, uint8
+    from numpy.typing import NDArray
+
+
+def feature_file(name: str) -> str:
+    """Return the file name of a feature."""
+    return f"{name}.npy"
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,7 @@ class Features(Stage):
     extractor: Extractor
     sample: Sample
     kind: ClassVar[str] = "features"
+    revision: ClassVar[int] = 2
 
     @property
     def title(self) -> str:
@@ -53,18 +62,42 @@ class Features(Stage):
     def compute(self, work: Work) -> None:
         """Write each feature, float32 [count, D]; that the images fit the extractor was checked with the plan."""
         import numpy as np
-        import torch
-        from safetensors.torch import save_file
 
-        from qbench.stages.trajectory import batches
+        images = np.load(work.inputs["sample"].file(IMAGES_FILE), mmap_mode="r", allow_pickle=False)
+        captions = None
+        if self.extractor.needs_captions:
+            captions = self.sample.workload.captions(range(self.sample.start, self.sample.stop))
+        extract_to(work.folder, self.extractor, images, captions, work)
 
-        images = np.load(work.inputs["sample"].file(IMAGES_FILE), allow_pickle=False)
-        extract = self.extractor.load(work.runtime.torch_device())
-        found: dict[str, list[torch.Tensor]] = {name: [] for name in self.extractor.features}
-        with torch.inference_mode():
-            for batch in batches(len(images), work.runtime.batch_size):
-                features = extract(torch.from_numpy(images[batch.start : batch.stop]))
-                for name, rows in found.items():
-                    rows.append(features[name].to("cpu", torch.float32))
-                work.report(len(batch))
-        save_file({name: torch.cat(rows).contiguous() for name, rows in found.items()}, work.folder / FILE)
+
+def extract_to(
+    folder: Path, extractor: Extractor, images: NDArray[uint8], captions: Sequence[str] | None, work: Work
+) -> None:
+    """Write the features of images, each into a file of its own, float32 [count, D].
+
+    Args:
+        folder: where to.
+        extractor: the extractor.
+        images: uint8 [count, channels, height, width].
+        captions: one for each image, or None.
+        work: whose batch size, device and progress count.
+    """
+    import numpy as np
+    import torch
+
+    from qbench.stages.trajectory import batches
+
+    extract = extractor.load(work.runtime.torch_device())
+    files: dict[str, NDArray[float32]] = {}
+    with torch.inference_mode():
+        for batch in batches(len(images), work.runtime.batch_size):
+            rows = slice(batch.start, batch.stop)
+            found = extract(torch.from_numpy(images[rows].copy()), None if captions is None else captions[rows])
+            for name in extractor.features:
+                values = found[name].to("cpu", torch.float32).numpy()
+                if name not in files:
+                    shape = (len(images), *values.shape[1:])
+                    path = folder / feature_file(name)
+                    files[name] = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+                files[name][rows] = values
+            work.report(len(batch))

@@ -1,23 +1,30 @@
-"""Stage ``reference``: statistics of a workload's real images under an extractor."""
+"""Stage ``reference``: what an extractor sees in a workload's real images."""
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from qbench.errors import DataError
 from qbench.metrics.extractor import Extractor
+from qbench.stages.features import extract_to, feature_file
 from qbench.stages.stage import Stage, Work
-from qbench.workload import ReferenceSet, Workload
+from qbench.workload import ImageSet, ReferenceSet, Workload
+
+if TYPE_CHECKING:
+    from numpy import uint8
+    from numpy.typing import NDArray
+
+    from qbench.metrics.metric import Gaussian
 
 FILE = "reference.safetensors"
 
 
 @dataclass(frozen=True)
 class Reference(Stage):
-    """Statistics of the real images, in the store like everything else.
+    """Statistics of the real images, factored once for all cells; and their features where the images are at hand.
 
     Attributes:
         workload: whose real images.
@@ -27,25 +34,102 @@ class Reference(Stage):
     workload: Workload
     extractor: Extractor
     kind: ClassVar[str] = "reference"
+    revision: ClassVar[int] = 2
 
     @cached_property
-    def _set(self) -> ReferenceSet:
+    def _set(self) -> ReferenceSet | ImageSet:
         return self.workload.reference(self.extractor.name, self.extractor.weights())
+
+    @property
+    def has_features(self) -> bool:
+        """Whether the images' features are kept, not only statistics of them."""
+        return isinstance(self._set, ImageSet)
 
     @property
     def title(self) -> str:
         """A few words."""
         return f"{self._set.name} under {self.extractor.name}"
 
+    @property
+    def work(self) -> float:
+        """Images."""
+        return float(self._set.count) if isinstance(self._set, ImageSet) else 1.0
+
+    @property
+    def group(self) -> str:
+        """One extractor, for images or for statistics."""
+        return f"{self.extractor.name} {'images' if self.has_features else 'statistics'}"
+
     def parameters(self) -> dict[str, Any]:
-        """What the images are, the extractor, and the digest of their statistics."""
-        return {
-            "name": self._set.name,
-            "samples": self._set.samples,
-            "statistics": self._set.digest,
-            "extractor": self.extractor.describe(),
-        }
+        """What the images are, the extractor, and the digest of the images or their statistics."""
+        found = self._set
+        of_set: dict[str, Any] = (
+            {"samples": found.count, "images": found.digest}
+            if isinstance(found, ImageSet)
+            else {"samples": found.samples, "statistics": found.digest}
+        )
+        return {"name": found.name, **of_set, "extractor": self.extractor.describe()}
 
     def compute(self, work: Work) -> None:
-        """Write ``<feature>.mean`` [D] and ``<feature>.cov`` [D, D], float64."""
-        shutil.copyfile(Path(self._set.path), work.folder / FILE)
+        """Write ``<feature>.mean`` [D], ``<feature>.cov`` [D, D] and ``<feature>.root`` [D, rank], float64.
+
+        Raises:
+            DataError: the statistics are none, or the images cannot be read.
+            StageError: the features of an image are not finite.
+        """
+        from safetensors.numpy import save_file
+
+        from qbench.metrics.frechet import factored
+
+        found = self._set
+        statistics = self._of_images(found, work) if isinstance(found, ImageSet) else _of_file(Path(found.path))
+        tensors = {}
+        for feature, each in statistics.items():
+            complete = factored(each)
+            assert complete.root is not None
+            tensors[f"{feature}.mean"] = complete.mean
+            tensors[f"{feature}.cov"] = complete.covariance
+            tensors[f"{feature}.root"] = complete.root.copy()
+        save_file(tensors, work.folder / FILE)
+
+    def _of_images(self, found: ImageSet, work: Work) -> dict[str, Gaussian]:
+        import numpy as np
+
+        from qbench.metrics.frechet import gaussian_of
+        from qbench.metrics.rows import Rows
+
+        # Read piece by piece into a file: a reference set need not fit in memory.
+        first = found.read([0])
+        aside = work.folder / "images.npy"
+        images: NDArray[uint8] = np.lib.format.open_memmap(
+            aside, mode="w+", dtype=np.uint8, shape=(found.count, *first.shape[1:])
+        )
+        for start in range(0, found.count, work.runtime.batch_size):
+            indices = range(start, min(start + work.runtime.batch_size, found.count))
+            images[indices.start : indices.stop] = found.read(indices)
+        extract_to(work.folder, self.extractor, images, None, work)
+        del images
+        aside.unlink()
+        return {
+            feature: gaussian_of(Rows([np.load(work.folder / feature_file(feature), mmap_mode="r")]))
+            for feature in self.extractor.features
+        }
+
+
+def _of_file(path: Path) -> dict[str, Gaussian]:
+    from safetensors.numpy import load_file
+
+    from qbench.metrics.frechet import checked_statistics
+
+    try:
+        tensors = load_file(path)
+    except Exception as error:  # safetensors has no error of its own for every damage
+        raise DataError(f"{path} cannot be read as statistics ({error})") from error
+    features = [name.removesuffix(".mean") for name in tensors if name.endswith(".mean")]
+    lacking = [name for name in features if f"{name}.cov" not in tensors]
+    if lacking or not features:
+        raise DataError(f"{path} holds no statistics: <feature>.mean and <feature>.cov are due")
+    return {
+        feature: checked_statistics(tensors[f"{feature}.mean"], tensors[f"{feature}.cov"], f"{path}, {feature}")
+        for feature in features
+    }

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from qbench.errors import StageError
-from qbench.metrics.metric import Against, Gaussian, Metric
-from qbench.stages.features import FILE as FEATURES_FILE
-from qbench.stages.features import Features
+from qbench.metrics.metric import Against, Metric, RowsMetric
+from qbench.stages.features import Features, feature_file
 from qbench.stages.reference import FILE as REFERENCE_FILE
 from qbench.stages.reference import Reference
 from qbench.stages.sample import FILE as IMAGES_FILE
@@ -19,10 +18,11 @@ from qbench.stages.sample import Sample
 from qbench.stages.stage import Stage, Work
 
 if TYPE_CHECKING:
-    from numpy import bool_, float64
-    from numpy.typing import NDArray
+    from qbench.metrics.metric import Gaussian
+    from qbench.metrics.rows import Rows
 
 FILE = "score.json"
+WITHOUT_FILE = "without.json"
 Shard = Sample | Features
 
 
@@ -33,17 +33,19 @@ class Score(Stage):
     Attributes:
         metric: the metric.
         shards: images or features of the cell, in the order of sample indices.
-        baseline: the same of the full-precision cell; the cell's own where it is in full precision.
+        baseline: the same figure of the full-precision cell; None in full precision, and for a metric that compares
+            with full precision already.
+        paired: images or features of the full-precision cell, for a metric that compares with it.
         reference: the real images, if the metric compares with them.
-        is_full_precision: whether the cell is its own baseline, so that there is no difference to tell.
     """
 
     metric: Metric
     shards: tuple[Shard, ...]
-    baseline: tuple[Shard, ...]
+    baseline: Score | None
+    paired: tuple[Shard, ...]
     reference: Reference | None
-    is_full_precision: bool
     kind: ClassVar[str] = "score"
+    revision: ClassVar[int] = 2
 
     @property
     def title(self) -> str:
@@ -66,10 +68,11 @@ class Score(Stage):
         return {"metric": self.metric.describe()}
 
     def inputs(self) -> Mapping[str, Stage]:
-        """Shards of the cell, of full precision, and the reference."""
+        """Shards of the cell; the figure or shards of full precision; the reference."""
         named: dict[str, Stage] = {f"cell-{index:06}": shard for index, shard in enumerate(self.shards)}
-        if not self.is_full_precision:
-            named |= {f"full-precision-{index:06}": shard for index, shard in enumerate(self.baseline)}
+        named |= {f"full-precision-{index:06}": shard for index, shard in enumerate(self.paired)}
+        if self.baseline is not None:
+            named["baseline"] = self.baseline
         if self.reference is not None:
             named["reference"] = self.reference
         return named
@@ -77,63 +80,64 @@ class Score(Stage):
     def compute(self, work: Work) -> None:
         """Write ``score.json``: value, samples, delta, low, high; what does not exist is left out.
 
-        The difference of a metric that compares with full precision is the figure itself.
+        The difference of a metric that compares with full precision is the figure itself. ``without.json`` holds the
+        figure without each group of images, for the intervals of cells that are compared with this one.
 
         Raises:
             StageError: the figure is not finite.
         """
-        from qbench.metrics.confidence import paired_interval
+        from qbench.metrics.confidence import groups_for, jackknife_interval
 
         samples = self._rows(work, "cell-")
-        baseline = samples if self.is_full_precision else self._rows(work, "full-precision-")
-        reference = self._reference(work)
-        everything = _all(len(samples))
-
-        def value(rows: NDArray[float64], keep: NDArray[bool_]) -> float:
-            if self.metric.against is Against.FULL_PRECISION:
-                return self.metric.compute(rows[keep], baseline[keep])
-            return self.metric.compute(rows[keep], reference)
-
-        def difference(keep: NDArray[bool_]) -> float:
-            if self.metric.against is Against.FULL_PRECISION:  # the figure is a difference already
-                return value(samples, keep)
-            return value(samples, keep) - value(baseline, keep)
-
-        score: dict[str, float] = {"value": value(samples, everything), "samples": len(samples)}
-        if not self.is_full_precision:
-            score["delta"] = difference(everything)
-            interval = paired_interval(score["delta"], difference, len(samples))
+        groups = groups_for(len(samples)) if self.metric.has_interval else 0
+        measured = self.metric.measure(samples, self._against(work), groups)
+        score: dict[str, float] = {"value": measured.value, "samples": len(samples)}
+        if self.baseline is not None or self.paired:
+            baseline, without = (0.0, [0.0] * groups) if self.baseline is None else _read_baseline(work)
+            score["delta"] = measured.value - baseline
+            differences = [own - other for own, other in zip(measured.without, without, strict=True)]
+            interval = jackknife_interval(score["delta"], differences)
             if interval is not None:
                 score |= {"low": interval.low, "high": interval.high}
-        for name, number in score.items():
+        for name, number in [*score.items(), *(("without a group", each) for each in measured.without)]:
             if not math.isfinite(number):
                 raise StageError(f"{self.metric.name} is not finite for these images ({name}: {number})")
-        text = json.dumps(score, indent=1, sort_keys=True, allow_nan=False)
-        (work.folder / FILE).write_text(text + "\n", encoding="utf-8")
+        for file, content in ((FILE, score), (WITHOUT_FILE, measured.without)):
+            text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
+            (work.folder / file).write_text(text + "\n", encoding="utf-8")
 
-    def _rows(self, work: Work, prefix: str) -> NDArray[float64]:
+    def _against(self, work: Work) -> Gaussian | Rows | None:
+        if self.metric.against is Against.FULL_PRECISION:
+            return self._rows(work, "full-precision-")
+        return None if self.reference is None else self._reference(work)
+
+    def _rows(self, work: Work, prefix: str) -> Rows:
         import numpy as np
-        from safetensors.numpy import load_file
 
+        from qbench.metrics.rows import Rows
+
+        need = self.metric.need
+        file = IMAGES_FILE if need.extractor is None else feature_file(need.feature)
         artefacts = [artefact for name, artefact in sorted(work.inputs.items()) if name.startswith(prefix)]
-        if self.metric.need.extractor is None:
-            images = [np.load(artefact.file(IMAGES_FILE), allow_pickle=False) for artefact in artefacts]
-            return np.concatenate(images).astype(np.float64) / 127.5 - 1
-        feature = self.metric.need.feature
-        rows = [load_file(artefact.file(FEATURES_FILE))[feature] for artefact in artefacts]
-        return np.concatenate(rows).astype(np.float64)
+        return Rows([np.load(artefact.file(file), mmap_mode="r", allow_pickle=False) for artefact in artefacts])
 
-    def _reference(self, work: Work) -> Gaussian | None:
-        if "reference" not in work.inputs:
-            return None
-        from safetensors.numpy import load_file
+    def _reference(self, work: Work) -> Gaussian | Rows:
+        import numpy as np
+        from safetensors import safe_open
 
-        tensors = load_file(work.inputs["reference"].file(REFERENCE_FILE))
-        feature = self.metric.need.feature
-        return Gaussian(tensors[f"{feature}.mean"], tensors[f"{feature}.cov"])
+        from qbench.metrics.metric import Gaussian
+        from qbench.metrics.rows import Rows
+
+        feature, artefact = self.metric.need.feature, work.inputs["reference"]
+        if isinstance(self.metric, RowsMetric):
+            return Rows([np.load(artefact.file(feature_file(feature)), mmap_mode="r", allow_pickle=False)])
+        with safe_open(artefact.file(REFERENCE_FILE), framework="numpy") as file:
+            if f"{feature}.mean" not in file.keys():  # noqa: SIM118 (it is no mapping)
+                raise StageError(f"the reference has no statistics of {feature!r}, which {self.metric.name} needs")
+            return Gaussian(*(file.get_tensor(f"{feature}.{part}") for part in ("mean", "cov", "root")))
 
 
-def _all(count: int) -> NDArray[bool_]:
-    import numpy as np
-
-    return np.ones(count, dtype=bool)
+def _read_baseline(work: Work) -> tuple[float, list[float]]:
+    artefact = work.inputs["baseline"]
+    score, without = (json.loads(artefact.file(name).read_text(encoding="utf-8")) for name in (FILE, WITHOUT_FILE))
+    return score["value"], without

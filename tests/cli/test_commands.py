@@ -15,7 +15,7 @@ MicroSuite = Callable[..., Path]
 def damage(workplace: Path, kind: str) -> Path:
     """Flip a bit of a file of the first artefact of a kind."""
     folder = sorted((workplace / "store" / "artefacts" / kind).iterdir())[0]
-    (path,) = [path for path in folder.iterdir() if path.name != "manifest.json"]
+    path = min(path for path in folder.iterdir() if path.name != "manifest.json")
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -43,7 +43,7 @@ class TestPlan:
         ]
         assert {kind: counts["to_compute"] for kind, counts in plan["stages"].items()} == {
             "profile": 1, "sample": 1, "features": 1, "reference": 0, "score": 2, "weights": 1, "activations": 0,
-            "trajectory": 0,
+            "trajectory": 0, "curve": 1,
         }  # fmt: skip
         assert plan["stages"]["weights"]["total"] == 2
         assert plan["estimate"]["seconds"] >= 0
@@ -91,6 +91,17 @@ class TestCheck:
         answer = qbench("check", micro_suite(**changes))
         assert answer.code == 3
         assert "other settings" in answer.out
+
+    def test_a_result_from_before_there_were_curves_does_not_count(
+        self, qbench: Qbench, finished_suite: Path, workplace: Path
+    ):
+        path = workplace / "results" / "micro" / "records" / "micro.round.W4A8.s0.json"
+        raw = json.loads(path.read_text())
+        del raw["results"]["curve"], raw["curve"]
+        path.write_text(json.dumps(raw))
+        answer = qbench("check", finished_suite)
+        assert answer.code == 3
+        assert "micro.round.W4A8.s0: missing (the record is of other settings)" in answer.out
 
     def test_an_altered_record_does_not_count(self, qbench: Qbench, finished_suite: Path, workplace: Path):
         path = workplace / "results" / "micro" / "records" / "micro.round.W4A8.s0.json"
@@ -238,19 +249,19 @@ class TestStore:
         lines = qbench("store", "ls").out.splitlines()
         counts = {line.split()[0]: int(line.split()[1]) for line in lines[:-1]}
         assert counts == {
-            "activations": 1, "features": 3, "profile": 3, "reference": 1, "sample": 3, "score": 6, "trajectory": 1,
-            "weights": 1,
+            "activations": 1, "curve": 2, "features": 3, "profile": 3, "reference": 1, "sample": 3, "score": 5,
+            "trajectory": 1, "weights": 1,
         }  # fmt: skip
-        assert lines[-1].startswith(f"{workplace / 'store'}: 19 artefacts, ")
+        assert lines[-1].startswith(f"{workplace / 'store'}: 20 artefacts, ")
 
     def test_ls_as_json(self, qbench: Qbench, finished_suite: Path):
         listed = qbench("store", "ls", "--json").json
-        assert len(listed) == 19
+        assert len(listed) == 20
         assert all(len(entry["digest"]) == 64 and entry["bytes"] > 0 and entry["age_days"] >= 0 for entry in listed)
 
     def test_verify_finds_nothing_wrong(self, qbench: Qbench, finished_suite: Path):
         answer = qbench("store", "verify")
-        assert (answer.code, answer.out) == (0, "19 sound, 0 damaged\n")
+        assert (answer.code, answer.out) == (0, "20 sound, 0 damaged\n")
 
     @pytest.mark.parametrize("kind", ["sample", "weights", "score"])
     def test_verify_sets_damage_aside_and_says_so(
@@ -260,7 +271,7 @@ class TestStore:
         answer = qbench("store", "verify")
         assert answer.code == 1
         assert answer.out.splitlines()[0].startswith(f"set aside: {path} ")
-        assert answer.out.splitlines()[1] == "18 sound, 1 damaged"
+        assert answer.out.splitlines()[1] == "19 sound, 1 damaged"
         assert not path.exists()
         assert qbench("store", "verify").code == 0
         assert qbench("run", finished_suite).code == 0
@@ -268,7 +279,7 @@ class TestStore:
     def test_verify_as_json(self, qbench: Qbench, finished_suite: Path, workplace: Path):
         path = damage(workplace, "features")
         found = qbench("store", "verify", "--json").json
-        assert found["sound"] == 18
+        assert found["sound"] == 19
         assert len(found["damaged"]) == 1
         assert str(path) in found["damaged"][0]
 
@@ -282,11 +293,11 @@ class TestStore:
         assert freed > 1000
         assert not list((workplace / "store" / "pending").iterdir())
         assert not list((workplace / "store" / "damaged").iterdir())
-        assert len(qbench("store", "ls", "--json").json) == 18
+        assert len(qbench("store", "ls", "--json").json) == 19
 
     def test_gc_removes_what_is_old_if_asked(self, qbench: Qbench, finished_suite: Path):
         assert qbench("store", "gc", "--older-than", "1").code == 0
-        assert len(qbench("store", "ls", "--json").json) == 19
+        assert len(qbench("store", "ls", "--json").json) == 20
         assert qbench("store", "gc", "--older-than", "0").code == 0
         assert qbench("store", "ls", "--json").json == []
         assert qbench("run", finished_suite).code == 0

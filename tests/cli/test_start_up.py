@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "torchvision", "diffusers", "numpy", "pandas", "scipy", "PIL", "safetensors")
+HEAVY = ("torch", "torchvision", "diffusers", "matplotlib", "numpy", "pandas", "scipy", "PIL", "safetensors")
 IMPORTS = """
 import contextlib, io, json, sys
 from qbench.cli.main import main
@@ -70,7 +70,7 @@ def test_help_and_lists_import_nothing_heavy(workplace: Path):
 def test_reading_a_suite_needs_no_torch(workplace: Path, fake_plugins: Path):
     for code, err, heavy in heavy_imports([["suites", "show", "smoke"], ["plan", "smoke"]], workplace):
         assert (code, err) == (0, "")
-        assert not heavy & {"torch", "torchvision", "diffusers", "pandas"}
+        assert not heavy & {"torch", "torchvision", "diffusers", "matplotlib", "pandas"}
 
 
 def test_a_run_of_what_is_there_needs_no_torch(workplace: Path, finished_suite: Path):

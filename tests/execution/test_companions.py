@@ -25,14 +25,15 @@ from qbench.suite import load_suite
 Qbench = Callable[..., Any]
 Start = Callable[..., Any]
 MicroSuite = Callable[..., Path]
-STAGES = 19
+STAGES = 20
 """Of the micro suite."""
 FIRST_BATCH = "denoiser-12"
-"""Where both processes can be stopped: there are three stages that sample, in full precision and at two bits."""
+"""Where both processes can be stopped: five stages sample, in full precision and, with the curve, at two bits."""
 
 
 def tables(results: Path) -> dict[str, bytes]:
-    return {name: (results / "micro" / name).read_bytes() for name in ("table.csv", "table.md", "protocols.json")}
+    names = ("table.csv", "table.md", "curves.csv", "protocols.json", "media/curves.micro.svg")
+    return {name: (results / "micro" / name).read_bytes() for name in names}
 
 
 @pytest.fixture(scope="session")
@@ -216,7 +217,7 @@ class TestSharing:
         assert done.returncode == 0, done.stderr
         assert tables(workplace / "results") == expected
         lines = done.stderr.splitlines()
-        assert lines[0] == "19 of 19 stages to compute"
+        assert lines[0] == f"{STAGES} of {STAGES} stages to compute"
         assert lines[-1] == "results/micro/table.md"
         assert all(line.startswith(("[", "waiting for another process")) for line in lines[1:-1])
 
@@ -234,7 +235,7 @@ class TestSharing:
         assert [line.split(": ")[1] for line in told] == [
             line.split(": ")[1] for line in alone.err.splitlines() if line.startswith("failed: ")
         ]
-        assert len(told) == 3
+        assert len(told) == 4  # of the model that puts out NaN, images and curve
         assert "3 of 5 cells failed" in running.err.splitlines()
         assert "Traceback" not in running.err
         running.leave_nothing_running()

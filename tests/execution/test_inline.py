@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from qbench.errors import StageError
 from qbench.execution.inline import Inline
 from qbench.execution.listener import Listener
 from qbench.execution.run import Outcome, run_suite
@@ -84,6 +85,11 @@ def test_every_stage_is_started_and_finished_once(
     assert sorted(witness.of("started")) == sorted(wanted) == sorted(witness.of("finished"))
     assert {name for name, _ in witness.events} == {"started", "finished"}
     assert [record.status for record in outcome.records] == ["complete"] * 3
+    assert [set(record.results) for record in outcome.records] == [
+        {"profile", "micro-distance"},
+        *[{"profile", "curve", "micro-distance", "mse-to-fp"}] * 2,
+    ]
+    assert [record.curve and len(record.curve.free_running) for record in outcome.records] == [None, 5, 5]
 
 
 def test_the_work_that_is_reported_is_that_of_the_stage(
@@ -135,8 +141,10 @@ class TestFailure:
         for label in BAD:
             record = by_row(failing[0])[label, "W4A32"]
             assert record.figures == {}
-            assert set(record.failures) == {"micro-distance", "mse-to-fp"}
-            assert set(record.failures.values()) == {record.reason}
+            assert set(record.failures) == {"micro-distance", "mse-to-fp", "curve"}
+            assert record.curve is None
+            assert {record.failures[name] for name in record.metrics} == {record.reason}
+            assert record.failures["curve"].partition(": ")[2] == (record.reason or "").partition(": ")[2]
 
     def test_a_stage_that_failed_is_told_once(self, failing: tuple[Outcome, Witness]):
         failed = failing[1].of("failed")
@@ -179,9 +187,29 @@ class TestFailure:
         outcome, _ = run(metrics=["micro-nan", "mse-to-fp"], methods=["round"], bits=["W4A32"])
         for record in outcome.records:
             assert record.status == "failed"
-            assert set(record.figures) == {"mse-to-fp"}
+            assert set(record.figures) == record.metrics.keys() - {"micro-nan"}
             assert set(record.failures) == {"micro-nan"}
             assert "nan" in record.failures["micro-nan"]
+
+    def test_a_curve_that_fails_leaves_the_figures_standing(
+        self, run: Callable[..., tuple[Outcome, Witness]], monkeypatch: pytest.MonkeyPatch
+    ):
+        from qbench.stages import lockstep
+
+        def broken(*_: object) -> None:
+            raise StageError("the free-running error is not finite, first at step 2 of 4")
+
+        monkeypatch.setattr(lockstep, "lockstep", broken)
+        outcome, _ = run()
+        full, *others = outcome.records
+        assert (full.status, full.failures, full.curve) == ("complete", {}, None)
+        for record in others:
+            assert record.status == "failed"
+            assert record.reason == "curve: the free-running error is not finite, first at step 2 of 4"
+            assert record.failures == {"curve": record.reason}
+            assert set(record.figures) == {"micro-distance", "mse-to-fp"}
+            assert record.profile is not None
+            assert record.curve is None
 
     def test_a_plugin_that_ends_the_process_ends_its_cells_only(self, run: Callable[..., tuple[Outcome, Witness]]):
         outcome, _ = run(methods=["exits", "round"], bits=["W4A32"])
@@ -202,7 +230,7 @@ class TestFailure:
         monkeypatch.setattr(micro_plugins.MicroPool, "load", broken)
         outcome, _ = run(bits=["W4A32"])
         for record in outcome.records:
-            assert set(record.figures) == {"mse-to-fp"}
+            assert set(record.figures) == record.metrics.keys() - {"micro-distance"}
             assert "ValueError: no such layer" in record.failures["micro-distance"]
 
 
@@ -249,7 +277,7 @@ class TestOtherProcesses:
         """The other process sets the artefact aside between this one's look at it and its own move."""
         made, store = plan(bits=["W4A32"]), Store(workplace / "store")
         Inline(made, store, RUNTIME, Listener()).run(lambda _: None)
-        score = made.cells[0].scores["mse-to-fp"]
+        score = made.cells[0].scores["micro-distance"]
         with store.folder("score", score.digest).joinpath("score.json").open("a") as file:
             file.write(" ")
         set_aside = Store.set_aside

@@ -15,18 +15,19 @@ import pytest
 from qbench.plan import make_plan
 from qbench.suite import load_suite
 
-TABLES = ("table.csv", "table.md", "protocols.json")
-STAGES = 19
+TABLES = ("table.csv", "table.md", "curves.csv", "protocols.json", "media/curves.micro.svg")
+STAGES = 20
 """Of the micro suite: full precision, W4A32 and W4A8."""
 BEHIND = {
     "profile": [],
+    "curve": [],
     "score": [],
     "features": ["score"],
     "reference": ["score"],
     "sample": ["features", "score"],
-    "activations": ["profile", "sample", "features", "score"],
-    "weights": ["activations", "profile", "sample", "features", "score"],
-    "trajectory": ["activations", "profile", "sample", "features", "score"],
+    "activations": ["profile", "curve", "sample", "features", "score"],
+    "weights": ["activations", "profile", "curve", "sample", "features", "score"],
+    "trajectory": ["activations", "profile", "curve", "sample", "features", "score"],
 }
 """Which kinds of stages need a kind, directly or not."""
 
@@ -61,9 +62,8 @@ def artefacts(store: Path, kind: str) -> list[Path]:
 
 
 def content(artefact: Path) -> Path:
-    """Return the file that an artefact is about."""
-    (found,) = [path for path in artefact.iterdir() if path.name != "manifest.json"]
-    return found
+    """Return the first file that an artefact is about."""
+    return min(path for path in artefact.iterdir() if path.name != "manifest.json")
 
 
 def damage(path: Path) -> None:
@@ -120,7 +120,7 @@ class TestAgain:
         self, qbench: Callable[..., Any], finished_suite: Path, workplace: Path, store: Path
     ):
         """`qbench store gc --older-than` takes images, and figures need them no more."""
-        (picture,) = (workplace / "results" / "micro" / "media").iterdir()
+        picture = workplace / "results" / "micro" / "media" / "micro.s0.png"
         before = picture.read_bytes()
         shutil.rmtree(artefacts(store, "sample")[0])
         assert qbench("run", finished_suite).code == 0
@@ -281,7 +281,8 @@ class TestTwoProcesses:
         monkeypatch.setattr(Image.Image, "save", save_and_be_overtaken)
         answer = qbench("run", suite)
         assert answer.code == 0, answer.err
-        assert [path.name for path in (workplace / "results" / "micro" / "media").iterdir()] == ["micro.s0.png"]
+        names = sorted(path.name for path in (workplace / "results" / "micro" / "media").iterdir())
+        assert names == ["curves.micro.svg", "micro.s0.png"]
 
 
 class TestDamage:
@@ -326,7 +327,7 @@ class TestDamage:
         assert tables(workplace / "results") == expected
 
     @pytest.mark.parametrize("wrong", ["missing", "empty", "cut short", "another's"])
-    @pytest.mark.parametrize("kind", ["score", "profile", "weights", "sample", "reference"])
+    @pytest.mark.parametrize("kind", ["score", "profile", "curve", "weights", "sample", "reference"])
     def test_a_manifest_that_is_no_manifest(
         self,
         kind: str,
@@ -370,7 +371,7 @@ class TestDamage:
     def test_an_image_that_is_damaged_leaves_the_picture_as_it_was(
         self, qbench: Callable[..., Any], finished_suite: Path, workplace: Path, store: Path
     ):
-        (picture,) = (workplace / "results" / "micro" / "media").iterdir()
+        picture = workplace / "results" / "micro" / "media" / "micro.s0.png"
         before = picture.read_bytes()
         damage(content(artefacts(store, "sample")[0]))
         qbench("run", finished_suite)
@@ -421,7 +422,7 @@ class TestFullDisk:
         assert not set(finished(full.err)) & set(finished(again.err))
         assert tables(workplace / "results") == tables(workplace / "roomy-results")
 
-    @pytest.mark.parametrize("name", ["score.json", "profile.json", "manifest.json"])
+    @pytest.mark.parametrize("name", ["score.json", "profile.json", "curve.json", "manifest.json"])
     def test_whatever_file_comes_too_late(
         self,
         name: str,

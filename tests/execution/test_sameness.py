@@ -76,7 +76,7 @@ def test_two_fresh_stores_hold_the_same_bytes(plan: Callable[..., Plan], run: Ca
         assert files[0].keys() == files[1].keys()
         compared.add(stage.kind)
         different |= {name for name in files[0] if name != "manifest.json" and files[0][name] != files[1][name]}
-    assert {"trajectory", "weights", "activations", "sample", "features", "score", "profile"} <= compared
+    assert {"trajectory", "weights", "activations", "sample", "features", "score", "profile", "curve"} <= compared
     assert different == set()
 
 
@@ -208,5 +208,6 @@ class TestNoise:
         self, plan: Callable[..., Plan], run: Callable[..., Store], starts: dict[int, list[NDArray[np.float32]]]
     ):
         run(plan(bits=["W4A32"], methods=["round", "linear"]), "store")
-        assert len(starts[12]) == 3
+        # Each of three cells for its images; and both cells' curves, each for full precision and for its own.
+        assert len(starts[12]) == 3 + 4
         assert len({batch.tobytes() for batch in starts[12]}) == 1

@@ -15,17 +15,18 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+import numpy as np
 from pydantic import Field
 
 from qbench.errors import DataError
 from qbench.method import BitWidth, CalibrationData, CalibrationRequest, Method, Settings, Target, UniformSteps
 from qbench.metrics.extractor import Extractor
-from qbench.metrics.metric import PIXELS, Against, Gaussian, Metric, Need
+from qbench.metrics.metric import PIXELS, Against, Gaussian, Need, RowsMetric, SumMetric
 from qbench.workload import (
     LoadedWorkload,
     ReferenceSet,
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from qbench.metrics.metric import Array
+    from qbench.metrics.extractor import Extract
+    from qbench.metrics.metric import Array, Sums
+    from qbench.metrics.rows import Rows
     from qbench.quant import QuantModel
 
 REFERENCE = Path(__file__).with_name("reference.safetensors")
@@ -96,23 +99,23 @@ class MicroPool(Extractor):
     """The means of the four quarters."""
 
     title = "means of the quarters"
-    features: ClassVar = {"pooled": 4}
+    features = ("pooled",)
     image_shape = (1, 8, 8)
 
     def weights(self) -> Mapping[str, str]:
         return {"micro-pool": sha256(b"micro-pool").hexdigest()}
 
-    def load(self, device: torch.device) -> Callable[[Tensor], Mapping[str, Tensor]]:
+    def load(self, device: torch.device) -> Extract:
         from torch.nn import functional
 
-        def extract(images: Tensor) -> Mapping[str, Tensor]:
+        def extract(images: Tensor, captions: Sequence[str] | None) -> Mapping[str, Tensor]:
             pause("features")
             return {"pooled": functional.avg_pool2d(images.to(device).float() / 255, 4).flatten(1)}
 
         return extract
 
 
-class MicroDistance(Metric):
+class MicroDistance(SumMetric):
     """The squared distance of means."""
 
     title = "squared distance between mean features"
@@ -121,17 +124,20 @@ class MicroDistance(Metric):
     direction = "lower"
     protocol = "8x8 images, means of the quarters"
 
-    def compute(self, samples: Array, against: Gaussian | Array | None) -> float:
+    def sums(self, rows: Array, paired: Array | None) -> Sums:
+        return {"count": np.asarray(float(len(rows))), "sum": rows.sum(0)}
+
+    def compute(self, sums: Sums, reference: Gaussian | None) -> float:
         pause("score")
-        assert isinstance(against, Gaussian)
-        return float(((samples.mean(0) - against.mean) ** 2).sum())
+        assert reference is not None
+        return float(((sums["sum"] / sums["count"] - reference.mean) ** 2).sum())
 
 
 class MicroContrastSettings(Settings):
     power: Annotated[int, Field(ge=1, description="the moment")] = 2
 
 
-class MicroContrast(Metric):
+class MicroContrast(RowsMetric):
     """A moment of the pixels."""
 
     settings_class = MicroContrastSettings
@@ -142,8 +148,8 @@ class MicroContrast(Metric):
     protocol = "uint8-rounded 8x8 images"
     settings: MicroContrastSettings
 
-    def compute(self, samples: Array, against: Gaussian | Array | None) -> float:
-        return float((abs(samples) ** self.settings.power).mean())
+    def compute(self, samples: Rows, against: Rows | None) -> float:
+        return float((abs(samples[:]) ** self.settings.power).mean())
 
 
 class NotANumber(MicroContrast):
@@ -151,7 +157,7 @@ class NotANumber(MicroContrast):
 
     title = "never finite"
 
-    def compute(self, samples: Array, against: Gaussian | Array | None) -> float:
+    def compute(self, samples: Rows, against: Rows | None) -> float:
         return float("nan")
 
 

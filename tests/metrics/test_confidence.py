@@ -1,9 +1,23 @@
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import pytest
 
-from qbench.metrics.confidence import GROUPS, Interval, paired_interval
+from qbench.metrics.confidence import GROUPS, Interval, groups_for, jackknife_interval
+from qbench.metrics.frechet import FrechetDistance
+from qbench.metrics.metric import PIXELS, Gaussian, Measured
+from qbench.metrics.rows import Rows
+from qbench.plugins import Entry
+from qbench.settings import NoSettings
 
 NORMAL_QUANTILE = 1.959964
+
+
+def paired_interval(estimate: float, statistic: Callable[[np.ndarray], float], count: int) -> Interval | None:
+    """The interval of a statistic that is computed from a mask over images."""
+    groups = groups_for(count)
+    group = np.arange(count) % max(groups, 1)
+    return jackknife_interval(estimate, [statistic(group != left_out) for left_out in range(groups)])
 
 
 def mean_interval(values: np.ndarray) -> Interval | None:
@@ -98,9 +112,54 @@ def test_too_few_images_have_no_interval(count: int, is_there: bool) -> None:
     assert (found is not None) is is_there
 
 
-def test_every_image_is_left_out_exactly_once() -> None:
-    masks: list[np.ndarray] = []
-    paired_interval(0.0, lambda keep: float(masks.append(keep) or 0), 47)
-    assert len(masks) == GROUPS
-    np.testing.assert_array_equal(np.sum([~mask for mask in masks], axis=0), np.ones(47))
-    assert {int((~mask).sum()) for mask in masks} == {2, 3}
+def test_another_number_of_groups_is_refused() -> None:
+    with pytest.raises(ValueError, match="3 values without a group, where 20 are due"):
+        jackknife_interval(0.0, [1.0, 2.0, 3.0])
+
+
+class FrechetDistanceOfFeatures(FrechetDistance):
+    need = PIXELS
+    protocol = ""
+
+
+DIMENSIONS = 8
+COUNT = 400
+
+
+def drawn(repetitions: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Features of full precision, N(0, I), and of the same images quantized: moved, spread, with noise of their own."""
+    random = np.random.default_rng(0)
+    for _ in range(repetitions):
+        baseline = random.normal(size=(COUNT, DIMENSIONS))
+        noise = random.normal(size=baseline.shape)
+        yield baseline, 0.3 + 1.2 * (0.8 * baseline + 0.6 * noise)
+
+
+def distance(features: np.ndarray, groups: int = GROUPS) -> Measured:
+    """From N(0, I)."""
+    metric = FrechetDistanceOfFeatures(Entry("fd", "qbench", "0", "here:there"), NoSettings())
+    return metric.measure(Rows([features]), Gaussian(np.zeros(DIMENSIONS), np.eye(DIMENSIONS)), groups)
+
+
+def test_the_interval_of_a_difference_of_frechet_distances_covers_the_truth_as_often_as_it_says() -> None:
+    """That of N(0.3, 1.2^2 I) from N(0, I) is known; that of full precision is nothing."""
+    truth, hits = DIMENSIONS * (0.3**2 + 0.2**2), []
+    for baseline, quantized in drawn(300):
+        own, other = distance(quantized), distance(baseline)
+        found = jackknife_interval(
+            own.value - other.value, [a - b for a, b in zip(own.without, other.without, strict=True)]
+        )
+        assert found is not None
+        hits.append(found.low <= truth <= found.high)
+    assert 0.91 <= np.mean(hits) <= 0.985
+
+
+def test_a_bootstrap_would_be_biased() -> None:
+    """Images drawn twice make a sample covariance worse: nearly all bootstrap values lie above the figure."""
+    random = np.random.default_rng(1)
+    above = []
+    for baseline, _ in drawn(40):
+        value = distance(baseline, 0).value
+        again = [distance(baseline[random.integers(0, COUNT, COUNT)], 0).value for _ in range(20)]
+        above.append(np.mean(np.array(again) > value))
+    assert np.mean(above) > 0.95
