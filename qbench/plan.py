@@ -33,7 +33,7 @@ class CellPlan:
     Attributes:
         cell: the cell.
         profile: its profile; None where images come from elsewhere, so that no denoiser is known.
-        curve: its error at each step; None in full precision, which has none.
+        curve: its error at each step; None in full precision and for images that were made elsewhere.
         shards: its images.
         scores: its figures by metric id; a full-precision cell has none of those that compare with full precision.
     """

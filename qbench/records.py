@@ -113,7 +113,7 @@ class Record(_Part):
     figures: dict[str, Figure] = {}
     failures: Annotated[dict[str, str], Field(description="why a figure or the curve is not there, by name")] = {}
     profile: ProfileInfo | None = None
-    curve: Annotated[CurveInfo | None, Field(description="none in full precision")] = None
+    curve: Annotated[CurveInfo | None, Field(description="none in full precision, nor of images made elsewhere")] = None
     stages: list[StageCost] = []
     environment: Annotated[dict[str, Any], Field(description="versions and hardware it was made with")] = {}
     git: Annotated[dict[str, Any] | None, Field(description="checkout that held the suite")] = None

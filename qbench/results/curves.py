@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from qbench.records import Record, write_bytes
+from qbench.results.markdown import curves_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +64,7 @@ class Line(NamedTuple):
 
 def curves_path(folder: Path, workload: str) -> Path:
     """Return where the picture of a workload lies in a suite's folder."""
-    return folder / "media" / f"curves.{re.sub(r'[^A-Za-z0-9_+-]', '-', workload)}.svg"
+    return folder / "media" / curves_file(workload)
 
 
 def write_curve_pictures(records: Sequence[Record], folder: Path) -> None:

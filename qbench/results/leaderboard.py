@@ -48,7 +48,7 @@ def regenerate(results: Path) -> Leaderboard:
         counts = ", ".join(
             f"{states.count(state)} {state}" for state in ("complete", "failed", "pending") if state in states
         )
-        text = suite_markdown(found.records, found.metrics, found.outdated, level=2).rstrip()
+        text = suite_markdown(found.records, found.metrics, found.outdated, level=2, folder=f"{folder.name}/").rstrip()
         sections.append(f"{text}\n\nCells: {counts or 'none'}. Files: [{folder.name}/]({folder.name}/).")
     readme = results / "README.md"
     if readme.is_file() and SIGNATURE not in readme.read_text(encoding="utf-8", errors="replace"):

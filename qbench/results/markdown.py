@@ -25,6 +25,7 @@ def suite_markdown(
     metrics: Mapping[str, MetricInfo],
     outdated: Sequence[Record] = (),
     level: int = 1,
+    folder: str = "",
 ) -> str:
     """Return headline, one table for each workload, failures with their reasons, and what the columns stand for.
 
@@ -33,6 +34,7 @@ def suite_markdown(
         metrics: what the columns stand for.
         outdated: records that are only named, since they do not belong to the full precision of the table.
         level: of the headline, 1 for a document of its own.
+        folder: where the suite's files lie, as seen from the document; ends in a slash unless it is empty.
     """
     if not records:
         return "No records.\n"
@@ -45,6 +47,9 @@ def suite_markdown(
         if over_seeds:
             parts += ["Mean over seeds (lowest to highest):", over_seeds, "Each seed:"]
         parts.append(_table(of_workload, metrics))
+        if any(record.curve is not None for record in of_workload):
+            picture = f"{folder}media/{curves_file(workload)}"
+            parts.append(f"Error against full precision at each step: [{picture}]({picture}).")
     reasons = [f"- {_text(_name(record))}: {_text(record.reason or '')}" for record in records if record.reason]
     if reasons:
         parts.append("Failed:\n\n" + "\n".join(reasons))
@@ -264,6 +269,11 @@ def _round(value: float) -> str:
     if value == 0:
         return "0"
     return f"{value:.2f}" if abs(value) >= 1 else f"{value:#.3g}"
+
+
+def curves_file(workload: str) -> str:
+    """Return the name of the picture of a workload's curves."""
+    return f"curves.{re.sub(r'[^A-Za-z0-9_+-]', '-', workload)}.svg"
 
 
 def _label(record: Record) -> str:
