@@ -157,7 +157,7 @@ def _spread(values: Sequence[float], expected: int, sign: str = "") -> str:
     decimals = _decimals([mean, low, high])
     text = f"{mean:{sign}.{decimals}f}"
     if len(values) > 1:
-        text += f" ({low:.{decimals}f} to {high:.{decimals}f})"
+        text += f" ({low:{sign}.{decimals}f} to {high:{sign}.{decimals}f})"
     return text if len(values) == expected else f"{text}, {len(values)} of {expected} seeds"
 
 

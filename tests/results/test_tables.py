@@ -31,8 +31,13 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
-def table(folder: Path) -> list[dict[str, str]]:
-    lines = [line for line in markdown(folder).splitlines() if line.startswith("|")]
+def table(folder: Path, behind: str = "") -> list[dict[str, str]]:
+    """Return the rows of the table behind some text."""
+    text = markdown(folder).partition(behind)[2] if behind else markdown(folder)
+    start = re.search(r"^\|", text, flags=re.MULTILINE)
+    assert start is not None
+    text = text[start.start() :]
+    lines = text.partition("\n\n")[0].splitlines()
     header = cells(lines[0])
     assert all(len(cells(line)) == len(header) for line in lines)
     return [dict(zip(header, cells(line), strict=True)) for line in lines[2:]]
@@ -172,7 +177,52 @@ class TestMarkdown:
         text = markdown(folder)
         assert text.startswith("# A title\n\n## micro\n\n12 samples; DDIM 4 steps, eta 0; seed 0, 3; ")
         assert "first and last layer at 8 bits" in text
-        assert [row["seed"] for row in table(folder)] == ["0", "0", "3"]
+        assert [row["seed"] for row in table(folder, "Each seed:")] == ["0", "0", "3"]
+
+    @pytest.mark.parametrize(
+        ("low", "high", "is_conclusive"), [(0.1, 0.4, True), (-0.4, -0.1, True), (-0.1, 0.4, False), (0.0, 0.4, False)]
+    )
+    def test_an_interval_that_holds_zero_is_inconclusive(
+        self, low: float, high: float, is_conclusive: bool, make_record: MakeRecord, write_records: WriteRecords
+    ):
+        difference = {"value": 1.0, "delta": (low + high) / 2, "low": low, "high": high, "samples": 12}
+        folder = write_records(
+            make_record(**FULL), make_record(figures={"distance": difference, "mse-to-fp": difference})
+        )
+        write_suite_tables(folder)
+        row = table(folder)[1]
+        assert ("inconclusive" not in row["minus full precision"]) is is_conclusive
+        assert "inconclusive" not in row["95 %"]  # that of a figure, which says nothing of a sign
+
+    def test_what_has_no_interval_is_not_called_inconclusive(
+        self, make_record: MakeRecord, write_records: WriteRecords
+    ):
+        figures = {"distance": {"value": 1.0, "delta": 0.25, "samples": 12}}
+        folder = write_records(make_record(**FULL), make_record(figures=figures))
+        write_suite_tables(folder)
+        assert table(folder)[1]["minus full precision"] == "+0.250"
+
+    def test_what_another_program_made_is_marked(self, make_record: MakeRecord, write_records: WriteRecords):
+        folder = write_records(make_record(**FULL), make_record("theirs", method="external", profile=None))
+        write_suite_tables(folder)
+        assert table(folder)[1]["method"] == "theirs (made elsewhere)"
+        assert "Rows marked 'made elsewhere'" in markdown(folder)
+
+    def test_a_footnote_says_what_a_column_stands_for(self, make_record: MakeRecord, write_records: WriteRecords):
+        raw = make_record().model_dump(mode="json")
+        raw["metrics"]["distance"] |= {
+            "caveat": "not to be believed",
+            "description": {
+                "extractor": {"weights": {"net.pth": "0123456789abcdef"}},
+                "reference": {"name": "real things", "samples": 5000},
+            },
+        }
+        folder = write_records(Record.model_validate(raw))
+        write_suite_tables(folder)
+        line = (
+            "- **distance** (lower is better): T; P; compared with real things (5,000); weights net.pth 0123456789ab; "
+        )
+        assert f"{line}not to be believed." in markdown(folder).splitlines()
 
     def test_every_workload_has_a_table_of_its_own(self, make_record: MakeRecord, write_records: WriteRecords):
         folder = write_records(make_record(), make_record(workload="other", position=2))
@@ -217,6 +267,50 @@ class TestMarkdown:
         folder = write_records(failed(make_record, "weights: OSError: '/data/caf\udce9' is not there"))
         write_suite_tables(folder)
         assert "is not there" in markdown(folder)
+
+
+class TestSeeds:
+    SUMMARY = "Mean over seeds (lowest to highest):"
+
+    def seed(self, make_record: MakeRecord, seed: int, value: float, label: str = "round", **changes: Any) -> Record:
+        figure = {"value": value, "samples": 12} | ({} if label == "full-precision" else {"delta": value - 1})
+        full = FULL if label == "full-precision" else {"label": label}
+        return make_record(**full, seed=seed, figures={"distance": figure, "mse-to-fp": figure}, **changes)
+
+    def test_their_spread_is_shown(self, make_record: MakeRecord, write_records: WriteRecords):
+        full = [self.seed(make_record, seed, 1.0 + seed / 10, "full-precision") for seed in (0, 1, 2)]
+        folder = write_records(*full, *(self.seed(make_record, seed, 2.0 + seed) for seed in (0, 1, 2)))
+        write_suite_tables(folder)
+        baseline, row = table(folder, self.SUMMARY)
+        assert baseline["distance ↓"] == "1.10 (1.00 to 1.20)"
+        assert baseline["minus full precision"] == "-"
+        assert (row["seeds"], row["distance ↓"]) == ("3", "3.00 (2.00 to 4.00)")
+        assert row["minus full precision"] == "+2.00 (+1.00 to +3.00)"
+        assert row["mse-to-fp ↓"] == "3.00 (2.00 to 4.00)"
+        assert "Seeds set calibration and sampling noise" in markdown(folder)
+
+    def test_a_seed_that_failed_is_counted(self, make_record: MakeRecord, write_records: WriteRecords):
+        folder = write_records(self.seed(make_record, 0, 2.0), failed(make_record, "why", seed=1))
+        write_suite_tables(folder)
+        assert table(folder, self.SUMMARY)[0]["distance ↓"] == "2.00, 1 of 2 seeds"
+
+    def test_bits_and_exceptions_are_rows_of_their_own(self, make_record: MakeRecord, write_records: WriteRecords):
+        folder = write_records(
+            *(self.seed(make_record, seed, 2.0, bits=bits) for seed in (0, 1) for bits in ("W4A8", "W3A8")),
+            *(self.seed(make_record, seed, 2.0, label="strict", boundary_bits=None) for seed in (0, 1)),
+        )
+        write_suite_tables(folder)
+        rows = [(row["method"], row["bits"], row["first, last"], row["seeds"]) for row in table(folder, self.SUMMARY)]
+        assert sorted(rows) == [
+            ("round", "W3A8", "W8", "2"),
+            ("round", "W4A8", "W8", "2"),
+            ("strict", "W4A8", "-", "2"),
+        ]
+
+    def test_one_seed_has_no_spread(self, make_record: MakeRecord, write_records: WriteRecords):
+        folder = write_records(make_record(**FULL), make_record())
+        write_suite_tables(folder)
+        assert self.SUMMARY not in markdown(folder)
 
 
 class TestStrangers:
