@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -93,14 +93,26 @@ def _table(records: Sequence[Record], metrics: Mapping[str, MetricInfo]) -> str:
         header.append(f"{name} {ARROW[metrics[name].direction]}")
         if is_about_quality(metrics[name]):
             header.append("minus full precision")
-        else:
+        elif has_interval(records, name):
             header.append("95 %")
-    rows = [_row(record, used, metrics, varying(records)) for record in records]
+    with_interval = {name for name in used if is_about_quality(metrics[name]) or has_interval(records, name)}
+    rows = [_row(record, used, metrics, varying(records), with_interval) for record in records]
     alignment = ["---"] * 2 + ["---:"] * (len(header) - 2)
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, alignment, *rows])
 
 
-def _row(record: Record, used: Iterable[str], metrics: Mapping[str, MetricInfo], columns: Sequence[str]) -> list[str]:
+def has_interval(records: Iterable[Record], name: str) -> bool:
+    """Whether any row has an interval of a figure."""
+    return any(record.figures[name].low is not None for record in records if name in record.figures)
+
+
+def _row(
+    record: Record,
+    used: Iterable[str],
+    metrics: Mapping[str, MetricInfo],
+    columns: Sequence[str],
+    with_interval: Container[str],
+) -> list[str]:
     row = [_label(record), record.bits, *(VARYING[name](record) for name in columns)]
     if record.profile:
         row += [f"{record.profile.size_mb:.2f}", f"{100 * record.profile.coverage_macs:.1f} %"]
@@ -113,7 +125,7 @@ def _row(record: Record, used: Iterable[str], metrics: Mapping[str, MetricInfo],
             difference = difference.partition(" ")[2]
         elif figure and not is_conclusive(figure):
             difference += f" {INCONCLUSIVE}"
-        row += [value, difference]
+        row += [value, difference] if name in with_interval else [value]
     return row
 
 

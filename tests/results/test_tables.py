@@ -202,6 +202,16 @@ class TestMarkdown:
         write_suite_tables(folder)
         assert table(folder)[1]["minus full precision"] == "+0.250"
 
+    def test_a_column_of_intervals_is_there_only_if_there_is_one(
+        self, make_record: MakeRecord, write_records: WriteRecords
+    ):
+        figure = {"value": 1.0, "delta": 1.0, "samples": 12}
+        folder = write_records(make_record(**FULL), make_record(figures={"distance": figure, "mse-to-fp": figure}))
+        write_suite_tables(folder)
+        row = table(folder)[1]
+        assert "95 %" not in row
+        assert (row["mse-to-fp ↓"], row["minus full precision"]) == ("1.00", "+1.00")
+
     def test_what_another_program_made_is_marked(self, make_record: MakeRecord, write_records: WriteRecords):
         folder = write_records(make_record(**FULL), make_record("theirs", method="external", profile=None))
         write_suite_tables(folder)
