@@ -5,7 +5,9 @@ import shlex
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from qbench.cli.main import app
@@ -28,10 +30,16 @@ def test_every_qbench_command_runs_on_the_small_suite(tmp_path: Path, monkeypatc
     """In one process: what several make of a suite is for tests/execution/test_companions.py."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("QBENCH_STORE", str(tmp_path / "store"))
+    for folder in ("my-images", "real-images"):
+        (tmp_path / folder).mkdir()
+        for index in range(60):
+            pixels = np.random.default_rng(index).integers(0, 256, (16, 16), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{index}.png")
     shown = dict.fromkeys(line for page in PAGES for line in commands(page) if line.startswith("qbench "))
     assert len(shown) >= 10
     for line in shown:
         small = LONG_SUITES.sub("smoke", line).replace("samples=250", "samples=40").replace(" --processes 2", "")
+        small = small.replace("fid,is,kid", "fd-fashion,is-fashion")  # whose weights ship
         arguments = shlex.split(small)[1:]
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0, f"{line}: {result.output}"
