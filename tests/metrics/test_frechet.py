@@ -1,8 +1,13 @@
 import tracemalloc
+import warnings
+from importlib.metadata import version
 
 import numpy as np
 import pytest
+import torch
+from cleanfid import fid as cleanfid
 from numpy.typing import NDArray
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from qbench.errors import DataError, StageError
 from qbench.metrics.frechet import (
@@ -278,3 +283,33 @@ def test_nearly_singular_covariances(smallest: float) -> None:
     near = Gaussian(np.zeros(16), turn @ np.diag(values) @ turn.T)
     found = frechet_distance(near, Gaussian(np.zeros(16), np.eye(16)))
     assert found == pytest.approx(((np.sqrt(values) - 1) ** 2).sum(), rel=1e-6)
+
+
+class TestLibraries:
+    """On the same features the libraries give the same distance."""
+
+    def features(self, count: int) -> tuple[Array, Array]:
+        spread = np.diag(np.linspace(0.02, 1.5, 64))
+        return random(1).normal(0.4, 1.0, (count, 64)) @ spread, random(2).normal(0.5, 1.1, (2000, 64)) @ spread
+
+    def ours(self, samples: Array, real: Array) -> float:
+        return make(FrechetDistance).measure(Rows([samples]), gaussian(real), 0).value
+
+    @pytest.mark.parametrize(("count", "tolerance"), [(500, 1e-6), (65, 1e-6), (40, 1e-5)])
+    def test_torch_fidelity(self, count: int, tolerance: float) -> None:
+        samples, real = self.features(count)
+        statistics = [fid_features_to_statistics(torch.from_numpy(each)) for each in (samples, real)]
+        found = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
+        assert self.ours(samples, real) == pytest.approx(float(found), rel=tolerance)
+
+    @pytest.mark.skipif(
+        tuple(map(int, version("scipy").split(".")[:2])) >= (1, 18), reason="clean-fid 0.1.35 needs scipy below 1.18"
+    )
+    @pytest.mark.parametrize(("count", "tolerance"), [(500, 1e-6), (65, 1e-6), (40, 1e-5)])
+    def test_clean_fid(self, count: int, tolerance: float) -> None:
+        samples, real = self.features(count)
+        moments = [part for each in (samples, real) for part in (each.mean(0), np.cov(each, rowvar=False))]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of scipy, about singular matrices and its own future
+            found = cleanfid.frechet_distance(*moments)
+        assert self.ours(samples, real) == pytest.approx(float(found), rel=tolerance)
