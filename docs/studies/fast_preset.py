@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path, required=True, help="folder for fast-preset.csv")
     parser.add_argument("--iterations", type=int, default=20_000, help="of the published recipe")
     arguments = parser.parse_args()
+    arguments.to.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     data = calibration_rows()
     with (arguments.to / "fast-preset.csv").open("w", newline="", encoding="utf-8") as file:

@@ -172,6 +172,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", type=Path, required=True, help="folder for the two CSV files")
     folder = parser.parse_args().to
+    folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     study = Study(4)
     learned = [row for seed in range(3) for row in of_learned(seed)]
