@@ -111,6 +111,10 @@ class Method(Plugin):
         """Return images made elsewhere, which take the place of sampling; None for a method that quantizes."""
         return None
 
+    def stands_at(self, bits: BitWidth, seed: int) -> bool:
+        """Whether it has a row at some bits and seed: what was made elsewhere has one row only."""
+        return True
+
     @property
     def has_same_noise(self) -> bool:
         """Whether its images come from the workload's own noise, so that pairs with full precision mean something."""

@@ -36,6 +36,7 @@ class CellPlan:
         curve: its error at each step; None in full precision and for images that were made elsewhere.
         shards: its images.
         scores: its figures by metric id; a full-precision cell has none of those that compare with full precision.
+        missing: metrics that cannot be computed, such as for want of weights, with the reason.
     """
 
     cell: Cell
@@ -43,6 +44,7 @@ class CellPlan:
     curve: Curve | None
     shards: tuple[Sample, ...]
     scores: dict[str, Score]
+    missing: dict[str, str]
 
     @property
     def targets(self) -> tuple[Stage, ...]:
@@ -147,6 +149,7 @@ class _Planner:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._extractors: dict[tuple[str, str], Extractor] = {}
+        self._missing: dict[tuple[str, str], str] = {}
         self._images: dict[str, tuple[Sample, ...]] = {}
         self._features: dict[tuple[str, tuple[str, str]], tuple[Features, ...]] = {}
         self._references: dict[tuple[str, tuple[str, str]], Reference] = {}
@@ -158,8 +161,18 @@ class _Planner:
         samples = min(CURVE_SAMPLES, cell.samples)
         has_curve = cell.method is not None and is_sampled_here
         curve = Curve(cell.workload, cell.seed, samples, of_cell) if has_curve else None
-        scores = {metric.name: self._score(cell, metric) for metric in cell.metrics if _can_be_compared(cell, metric)}
-        return CellPlan(cell, profile, curve, self._sampled(cell), scores)
+        scores, missing = {}, {}
+        for metric in cell.metrics:
+            if not _can_be_compared(cell, metric):
+                continue
+            try:
+                score = self._score(cell, metric)
+                _ = score.digest  # for which the digest of weights is asked
+            except DataError as error:
+                missing[metric.name] = str(error)
+            else:
+                scores[metric.name] = score
+        return CellPlan(cell, profile, curve, self._sampled(cell), scores, missing)
 
     def _images_made_elsewhere(self, cell: Cell) -> ImageSet | None:
         images = cell.method.images() if cell.method is not None else None
@@ -168,6 +181,13 @@ class _Planner:
                 f"{self._path}: {cell.label}: {images.name!r} holds {images.count} images, "
                 f"and the suite asks for {cell.samples} samples"
             )
+        if images is not None:
+            shape = images.read([0]).shape[1:]
+            if shape != cell.workload.image_shape:
+                raise SuiteError(
+                    f"{self._path}: {cell.label}: the images of {images.name!r} have the shape {shape}, "
+                    f"and those of {cell.workload_label} {cell.workload.image_shape}"
+                )
         return images
 
     def _score(self, cell: Cell, metric: Metric) -> Score:
@@ -230,6 +250,12 @@ class _Planner:
             self._extractors[key] = create(
                 plugins.EXTRACTORS, name, Extractor, metric.need.settings, lambda _: place, SuiteError
             )
+            try:
+                self._extractors[key].weights()
+            except DataError as error:  # asked for once: it may have been looked for on the network
+                self._missing[key] = str(error)
+        if key in self._missing:
+            raise DataError(self._missing[key])
         extractor = self._extractors[key]
         if metric.need.feature not in extractor.features:
             raise SuiteError(

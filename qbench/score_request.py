@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
     from qbench.workload import ImageSet
 
+REFERENCE_PLACES = (
+    "name a folder of images, an .npz or .npy file of them, or an .npz or .safetensors file of their statistics"
+)
+"""What real images may be given as."""
+
 
 @dataclass(frozen=True)
 class Images:
@@ -36,6 +41,11 @@ class Images:
 
     def __len__(self) -> int:
         return self.images.count
+
+    @property
+    def counted(self) -> str:
+        """Their number, in words of a sentence."""
+        return _counted(len(self), "image")
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -201,6 +211,10 @@ def open_reference(path: Path) -> RealImages:
     from qbench.metrics.image_array import KEY
     from qbench.metrics.statistics_file import array_names
 
+    if not path.exists():
+        raise DataError(f"{path} does not exist: {REFERENCE_PLACES}")
+    if path.suffix not in (".npz", ".npy", ".safetensors") and not path.is_dir():
+        raise DataError(f"{path} is no place for images: {REFERENCE_PLACES}")
     if path.suffix == ".safetensors":
         array_names(path)  # damage is told before any work
         return RealImages(path, None, file_digest(path))
@@ -230,10 +244,14 @@ def open_captions(path: Path, images: Images) -> Captions:
     texts = text.removesuffix("\n").split("\n") if text else []
     if len(texts) != len(images):
         raise DataError(
-            f"{path} holds {len(texts):,} lines and {images.path} {len(images):,} images: one caption a line is due, "
-            "in the order of the images' names"
+            f"{path} holds {_counted(len(texts), 'line')} and {images.path} {images.counted}: one caption a line is "
+            "due, in the order of the images' names"
         )
     return Captions(path, texts)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _option(name: str) -> Callable[[Location], str]:

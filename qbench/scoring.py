@@ -114,6 +114,7 @@ def _check(figure: _Figure) -> None:
             looked_at.append(reference.images)
     if metric.against is Against.FULL_PRECISION:
         looked_at.append(_full_precision(figure))
+        _check_pairs(request.images, _full_precision(figure))
     if extractor is None:
         return
     if metric.need.feature not in extractor.features:
@@ -162,10 +163,24 @@ def _full_precision(figure: _Figure) -> Images:
         )
     if (len(images), images.shape) != (len(found), found.shape):
         raise DataError(
-            f"{images.path} holds {len(images):,} images of shape {images.shape} and {found.path} {len(found):,} of "
+            f"{images.path} holds {images.counted} of shape {images.shape} and {found.path} {len(found):,} of "
             f"shape {found.shape}: images of the same noise are compared in pairs, in the order of their names"
         )
     return found
+
+
+def _check_pairs(images: Images, full_precision: Images) -> None:
+    """Refuse folders whose names, which alone say what belongs together, are not the same; an array has no names."""
+    from qbench.metrics.image_folder import image_stems
+
+    if not (images.path.is_dir() and full_precision.path.is_dir()):
+        return
+    for own, other in zip(image_stems(images.path), image_stems(full_precision.path), strict=False):
+        if own != other:
+            raise DataError(
+                f"{images.path} has {own!r} where {full_precision.path} has {other!r}: images of the same noise are "
+                "compared in pairs, so give them the same names, suffixes aside"
+            )
 
 
 def _scored(figure: _Figure, features: _Features) -> Scored:

@@ -153,7 +153,11 @@ def _add(cells: dict[CellKey, Cell], key: CellKey, cell: Cell, place: str) -> No
         cells[key] = cell
         return
     metrics = {metric.name: metric for metric in cell.metrics} | {metric.name: metric for metric in other.metrics}
-    same_metrics = all(metrics[metric.name].describe() == metric.describe() for metric in cell.metrics)
+    # Settings beside descriptions: a path is no part of these, and two weight files are two metrics.
+    same_metrics = all(
+        (metrics[metric.name].describe(), metrics[metric.name].settings) == (metric.describe(), metric.settings)
+        for metric in cell.metrics
+    )
     if other.digest != cell.digest or not same_metrics:
         raise SuiteError(f"{place}: the cell {cell.id} is there twice with different settings: rename one with 'as'")
     cells[key] = replace(other, metrics=tuple(_in_order(metrics, other, cell)))

@@ -52,6 +52,7 @@ class Expansion:
         self._unique("seeds", [(str(seed), seed) for seed in schema.seeds])
         cells: dict[CellKey, Cell] = {}
         excluded: list[Cell] = []
+        standing: set[str] = set()
         for (label, workload), seed in product(workloads.items(), schema.seeds):
             start = Cell(
                 workload=workload,
@@ -64,11 +65,20 @@ class Expansion:
                 samples=schema.samples,
                 metrics=tuple(metrics.values()),
             )
-            quantized = [self._quantized(start, *each) for each in product(bits.values(), methods.items())]
+            quantized = [
+                self._quantized(start, width, (name, method))
+                for width, (name, method) in product(bits.values(), methods.items())
+                if method.stands_at(width, seed)
+            ]
+            standing.update(cell.label for cell in quantized)
             excluded += filter(self._is_excluded, quantized)
             chosen = list(filterfalse(self._is_excluded, quantized))
             if chosen:
                 cells |= {cell.key: cell for cell in (start, *chosen)}
+        for index, name in enumerate(methods):
+            if name not in standing:
+                place = self.file.place(("methods", index))
+                raise SuiteError(f"{place}: {name!r} has no row at any of the suite's bits and seeds")
         self._check_exclusions(excluded)
         self._check_refusals(cells.values(), list(methods))
         return cells
@@ -141,7 +151,9 @@ class Expansion:
                 )
             settings = merged(presets.get(entry.preset or "", {}), entry.settings)
             place = self._place("methods", index, "settings")
-            return create(plugins.METHODS, entry.name, Method, settings, place, SuiteError)
+            method = create(plugins.METHODS, entry.name, Method, settings, place, SuiteError)
+            method.describe()  # reads the files that settings name, so that a wrong path is told here
+            return method
 
         label = entry.label or "-".join(filter(None, (entry.name, entry.preset)))
         if label == FULL_PRECISION_LABEL:

@@ -21,7 +21,14 @@ ROOMS = {
     5: ("cli", "testing", "__main__"),
 }  # fmt: skip
 FLOOR = {room: floor for floor, rooms in ROOMS.items() for room in rooms}
-OPEN_TO_METHODS = {"qbench.method", "qbench.quant", "qbench.bits", "qbench.settings", "qbench.calibration"}
+OPEN_TO_METHODS = {
+    "qbench.errors",
+    "qbench.method",
+    "qbench.quant",
+    "qbench.bits",
+    "qbench.settings",
+    "qbench.calibration",
+}
 
 
 def _modules(package: Path, name: str) -> dict[str, Path]:

@@ -1,10 +1,13 @@
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qbench.errors import DataError, QbenchError
+from qbench.metrics.extractor import Extractor
 from qbench.plan import CellPlan, Plan, make_plan
 from qbench.stages.curve import CURVE_SAMPLES
 from qbench.stages.sample import SHARD_SIZE, Sample, shards
@@ -189,3 +192,42 @@ class TestRefusals:
         monkeypatch.setattr(micro_plugins.MicroDistance, "need", Need("micro-pool", "poled"))
         with pytest.raises(QbenchError, match=r"'poled'.*did you mean 'pooled'"):
             plan()
+
+
+class TestMissingWeights:
+    @pytest.fixture
+    def asked(self, fake_plugins: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """An extractor whose weights are nowhere; notes each time they are asked for."""
+        import micro_plugins
+
+        asked: list[str] = []
+
+        def weights(self: Extractor) -> dict[str, str]:
+            asked.append(self.name)
+            raise DataError("net.pth is missing: put the file there")
+
+        monkeypatch.setattr(micro_plugins.MicroPool, "weights", weights)
+        return asked
+
+    def test_only_the_figures_that_need_them_are_not_planned(self, asked: list[str], plan: Callable[..., Plan]):
+        made = plan()
+        assert {cell.cell.label: set(cell.scores) for cell in made.cells} == {
+            "full-precision": set(),
+            "round": {"mse-to-fp"},
+        }
+        assert all(cell.missing == {"micro-distance": "net.pth is missing: put the file there"} for cell in made.cells)
+        assert asked == ["micro-pool"]  # once, since it may take a look at the network
+
+    def test_a_run_keeps_all_others_and_shows_what_is_missing(
+        self, asked: list[str], micro_suite: Callable[..., Path], qbench: Callable[..., Any], workplace: Path
+    ):
+        answer = qbench("run", micro_suite())
+        assert answer.code == 1
+        table = (workplace / "results" / "micro" / "table.md").read_text(encoding="utf-8")
+        row = next(line for line in table.splitlines() if line.startswith("| round | W4A8"))
+        assert "| failed |" in row
+        assert re.search(r"\| 0\.\d+ \|", row)
+        assert "net.pth is missing: put the file there" in table
+        again = qbench("check", micro_suite())
+        assert again.code == 1
+        assert "3 failed" in again.out

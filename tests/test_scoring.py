@@ -250,7 +250,10 @@ def test_an_array_file_gives_the_figures_of_its_folder(
 
 def test_full_precision_is_compared_in_pairs(measure: Measure, grey: np.ndarray, tmp_path: Path) -> None:
     own, other = grey[:12], grey[12:24]
-    images, baseline = write(own, tmp_path / "own"), write(other, tmp_path / "other", [f"{i}.png" for i in range(12)])
+    images, baseline = (
+        write(own, tmp_path / "own"),
+        write(other, tmp_path / "other", [f"img{i}.bmp" for i in range(12)]),
+    )
     found = values(measure("mse-to-fp fd-fashion-to-fp", images, full_precision=baseline))
     difference = (own.astype(float) - other) / 127.5
     assert found[0] == pytest.approx((difference**2).mean(), rel=1e-12)
@@ -345,6 +348,38 @@ class TestRefusals:
         text = self.refusal(measure, "mse-to-fp", samples, full_precision=real)
         assert text.startswith(f"{samples} holds 90 images of shape (1, 16, 16) and {real} 180 of shape (1, 16, 16): ")
 
+    def test_full_precision_of_one_image(
+        self, measure: Measure, grey: np.ndarray, samples: Path, tmp_path: Path
+    ) -> None:
+        one = write(grey[:1], tmp_path / "one")
+        text = self.refusal(measure, "mse-to-fp", one, full_precision=samples)
+        assert text.startswith(f"{one} holds 1 image of shape (1, 16, 16) and {samples} 90 of shape")
+
+    def test_full_precision_of_other_names(self, measure: Measure, grey: np.ndarray, tmp_path: Path) -> None:
+        images = write(grey[:3], tmp_path / "images", ["0.png", "2.png", "10.png"])
+        baseline = write(grey[:3], tmp_path / "baseline", ["0.png", "02.png", "3.png"])
+        text = self.refusal(measure, "mse-to-fp", images, full_precision=baseline)
+        assert text == (
+            f"{images} has '2' where {baseline} has '02': images of the same noise are compared in pairs, so give them "
+            "the same names, suffixes aside"
+        )
+
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [
+            ("none", "none does not exist: "),
+            ("none.safetensors", "none.safetensors does not exist: "),
+            ("file.pkl", "file.pkl is no place for images: "),
+        ],
+    )
+    def test_a_reference_may_be_statistics(
+        self, measure: Measure, samples: Path, tmp_path: Path, name: str, words: str
+    ) -> None:
+        (tmp_path / "file.pkl").touch()
+        text = self.refusal(measure, "fd-fashion", samples, reference=tmp_path / name)
+        assert words in text
+        assert text.endswith("or an .npz or .safetensors file of their statistics")
+
     @pytest.mark.parametrize("kind", ["statistics.npz", "statistics.safetensors"])
     def test_rows_where_there_are_statistics(
         self, measure: Measure, more_plugins: None, samples: Path, tmp_path: Path, kind: str
@@ -384,6 +419,7 @@ class TestRefusals:
             (b"a\n" * 89, "holds 89 lines and .* 90 images"),
             (b"a\n" * 90 + b"\n", "holds 91 lines and .* 90 images"),
             (b"", "holds 0 lines"),
+            (b"a\n", "holds 1 line and"),
             (b"\xff\xfe\xfa", "not a text file in UTF-8"),
             (None, r"cannot be read \(No such file"),
         ],

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SYMMETRY = 1e-6
 """How far a covariance may be from symmetric, relative to its largest entry: published files are float32."""
+NEGATIVE = 1e-6
+"""How far below 0 its smallest eigenvalue may be, relative to the largest one, for the same reason."""
 
 
 def gaussian(features: Array) -> Gaussian:
@@ -57,8 +59,8 @@ def checked_statistics(mean: Array, covariance: Array, what: str) -> Gaussian:
         what: begins the sentence of an error, such as a path.
 
     Raises:
-        DataError: shapes that do not fit, a number that is not finite, or a covariance that is not symmetric or has
-            a negative variance.
+        DataError: shapes that do not fit, a number that is not finite, or a covariance that is not symmetric, has a
+            negative variance or is not positive semidefinite.
     """
     mean, covariance = np.asarray(mean, np.float64), np.asarray(covariance, np.float64)
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
@@ -67,12 +69,20 @@ def checked_statistics(mean: Array, covariance: Array, what: str) -> Gaussian:
             "[D] and [D, D] are due"
         )
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
-        raise DataError(f"{what}: the statistics are not finite")
-    if np.abs(covariance - covariance.T).max() > SYMMETRY * np.abs(covariance).max():
-        raise DataError(f"{what}: the covariance is not symmetric")
+        raise DataError(f"{what}: the statistics are not finite: compute them again from features that are")
+    largest, half = np.abs(covariance).max(initial=0), covariance / 2  # a sum of wholes could overflow
+    if np.abs(half - half.T).max(initial=0) > SYMMETRY * (largest / 2):
+        raise DataError(f"{what}: the covariance is not symmetric: compute it again, in double precision")
     if (np.diagonal(covariance) < 0).any():
-        raise DataError(f"{what}: the covariance has a negative variance")
-    return Gaussian(mean, (covariance + covariance.T) / 2)
+        raise DataError(f"{what}: the covariance has a negative variance: compute it again, in double precision")
+    symmetric = half + half.T
+    eigenvalues = np.linalg.eigvalsh(symmetric / (largest or 1))
+    if eigenvalues.min(initial=0) < -NEGATIVE * eigenvalues.max(initial=0):
+        raise DataError(
+            f"{what}: the covariance is not positive semidefinite, as that of any features is: compute it again, in "
+            "double precision"
+        )
+    return Gaussian(mean, symmetric)
 
 
 def factored(statistics: Gaussian) -> Gaussian:

@@ -48,7 +48,7 @@ def image_folder(path: Path) -> ImageSet:
 
     Grey images have one channel, unless some image of the folder is in colour: then all have three, as the reference
     implementations of FID do it. Hidden files, other files and sub-folders are left alone. Every file is read once
-    here, for the digest and its header; pixels are read when they are asked for.
+    here, for the digest and its header; pixels are read when they are asked for, and only from the same bytes.
 
     Args:
         path: the folder.
@@ -59,7 +59,7 @@ def image_folder(path: Path) -> ImageSet:
     Raises:
         DataError: there is no such folder; no image is in it; images differ in size; a file cannot be read, or has an
             alpha channel, more than 8 bits a channel, more than one image, or colours that are not RGB. A file that is
-            cut short may be found out only when its pixels are read.
+            cut short may be found out only when its pixels are read, and one that changed since is.
     """
     headers = [_header(file) for file in _files(path)]
     first = headers[0]
@@ -71,8 +71,17 @@ def image_folder(path: Path) -> ImageSet:
             )
     shape = (3 if any(each.is_colour for each in headers) else 1, first.height, first.width)
     digest = hashlib.sha256(b"".join(each.digest for each in headers)).hexdigest()
-    read = partial(_read, [each.path for each in headers], shape)
+    read = partial(_read, headers, shape)
     return ImageSet(path.resolve().name, len(headers), digest, read)
+
+
+def image_stems(path: Path) -> list[str]:
+    """Return the names of a folder's images without their suffixes, in the order of the images.
+
+    Raises:
+        DataError: there is no such folder, or no image is in it.
+    """
+    return [file.stem for file in _files(path)]
 
 
 def _files(path: Path) -> list[Path]:
@@ -82,7 +91,11 @@ def _files(path: Path) -> list[Path]:
         raise DataError(f"{path} is a file: name the folder that holds the images") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read as a folder of images ({error.strerror})") from None
-    found = [each for each in seen if each.suffix.lower() in SUFFIXES and each.is_file()]
+    found = [each for each in seen if each.suffix.lower() in SUFFIXES and not each.is_dir()]
+    for each in found:
+        if not each.is_file():
+            what = "is a link to a file that is not there" if each.is_symlink() else "is not a file"
+            raise DataError(f"{each} {what}: remove it or write the image again")
     if not found:
         kinds = ", ".join(suffix.removeprefix(".") for suffix in SUFFIXES)
         folders = sorted(each.name for each in seen if each.is_dir())
@@ -131,19 +144,23 @@ def _check(path: Path, image: Image.Image) -> None:
         raise DataError(f"{path} holds {frames} images: write each into a file of its own")
 
 
-def _read(files: Sequence[Path], shape: tuple[int, int, int], indices: Sequence[int]) -> NDArray[uint8]:
+def _read(headers: Sequence[_Header], shape: tuple[int, int, int], indices: Sequence[int]) -> NDArray[uint8]:
     images = np.empty((len(indices), *shape), np.uint8)
     with ThreadPoolExecutor(THREADS) as pool:
-        for row, pixels in enumerate(pool.map(partial(_pixels, shape), [files[index] for index in indices])):
+        for row, pixels in enumerate(pool.map(partial(_pixels, shape), [headers[index] for index in indices])):
             images[row] = pixels
     return images
 
 
-def _pixels(shape: tuple[int, int, int], path: Path) -> NDArray[uint8]:
+def _pixels(shape: tuple[int, int, int], header: _Header) -> NDArray[uint8]:
     channels, height, width = shape
-    with _naming(path), Image.open(path) as image:
-        pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-        return pixels.reshape(height, width, channels).transpose(2, 0, 1)
+    with _naming(header.path):
+        content = header.path.read_bytes()
+        if hashlib.sha256(content).digest() != header.digest:
+            raise DataError(f"{header.path} changed since it was first read: start again")
+        with Image.open(io.BytesIO(content)) as image:
+            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+            return pixels.reshape(height, width, channels).transpose(2, 0, 1)
 
 
 @contextmanager

@@ -5,7 +5,9 @@ Source: Radford et al. 2021, arXiv 2103.00020, through the package open_clip_tor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from qbench.metrics.extractor import Extract
+
+REACH_SECONDS = 5.0
+"""How long Hugging Face's server may take to answer at all."""
 
 
 class OpenCLIPWeights(Settings):
@@ -125,14 +130,17 @@ class OpenCLIP(Extractor):
     def _fetched(self) -> Path:
         import open_clip
 
+        repository = self._source.get("hf_hub", "").rpartition("/")[0]
         try:
-            return Path(open_clip.download_pretrained(self._source))
+            if repository:
+                _reach_hugging_face()
+            with _quiet_hugging_face():
+                return Path(open_clip.download_pretrained(self._source))
         except Exception as error:  # of urllib, of huggingface_hub, and RuntimeError for a wrong digest
-            repository = self._source.get("hf_hub", "").rpartition("/")[0]
             place = f"{repository} in Hugging Face's cache" if repository else f"{self._source['url']} in ~/.cache/clip"
             raise self._error(
                 f"the weights {self.settings.pretrained!r} of {self.settings.model} are not at hand and cannot be "
-                f"fetched ({_told(error)}): have {place}, or give the path of a weight file as 'pretrained'"
+                f"fetched ({_first_line(error)}): have {place}, or give the path of a weight file as 'pretrained'"
             ) from error
 
     def load(self, device: torch.device) -> Extract:
@@ -196,12 +204,46 @@ def _cached(source: Mapping[str, Any]) -> Path | None:
     return None
 
 
+def _reach_hugging_face() -> None:
+    """Raise an error if its server cannot be reached: huggingface_hub tries again for most of a minute.
+
+    Raises:
+        ConnectionError: it cannot, or must not because of HF_HUB_OFFLINE.
+    """
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        raise ConnectionError("HF_HUB_OFFLINE forbids it")
+    try:
+        get_session().head(constants.ENDPOINT, timeout=REACH_SECONDS)
+    except Exception as error:  # of whichever client huggingface_hub uses
+        raise ConnectionError(f"{constants.ENDPOINT} cannot be reached") from error
+
+
+@contextmanager
+def _quiet_hugging_face() -> Iterator[None]:
+    """Keep what huggingface_hub logs of its attempts to itself: what became of them is told once, as an error."""
+    from huggingface_hub.utils.logging import get_verbosity, set_verbosity
+
+    before = get_verbosity()
+    set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        set_verbosity(before)
+
+
 def _picture(image: NDArray[uint8]) -> Image:
     from PIL import Image
 
     channels, height, width = image.shape
     grey_or_colour = image if channels == 3 else image.repeat(3, axis=0)
     return Image.frombytes("RGB", (width, height), grey_or_colour.transpose(1, 2, 0).tobytes())
+
+
+def _first_line(error: Exception) -> str:
+    """Return what happened without the advice that huggingface_hub adds in further lines."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip()
 
 
 def _told(error: Exception) -> str:

@@ -1,8 +1,10 @@
 """Weights of a denoiser from a diffusers folder."""
 
 import hashlib
+import json
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -11,8 +13,8 @@ from qbench.errors import DataError
 from qbench.identity import file_digest
 from qbench.quant.model import QuantModel
 
-PATTERN = "diffusion_pytorch_model*.safetensors"
-"""How diffusers names the files of a model's weights."""
+NAME = "diffusion_pytorch_model.safetensors"
+"""How diffusers names a model's weights, or before ``.index.json`` the list of files that they are shared out to."""
 
 
 def checkpoint_digest(folder: Path) -> str:
@@ -24,12 +26,15 @@ def checkpoint_digest(folder: Path) -> str:
     return hashlib.sha256("".join(file_digest(path) for path in _files(folder)).encode("ascii")).hexdigest()
 
 
-def load_checkpoint(model: QuantModel, folder: Path) -> None:
+def load_checkpoint(model: QuantModel, folder: Path) -> dict[str, torch.dtype]:
     """Put the weights of a diffusers folder in place of a denoiser's own.
 
     Args:
         model: of the same architecture.
         folder: a model's own folder, or a pipeline's, whose ``unet`` it is.
+
+    Returns:
+        The type of each tensor in the file, by name.
 
     Raises:
         DataError: files are missing or damaged, or they are of another model.
@@ -48,12 +53,24 @@ def load_checkpoint(model: QuantModel, folder: Path) -> None:
             + (f" and {len(strange) - 1} more tensors" if len(strange) > 1 else "")
         )
     for name, tensor in own.items():
-        tensor.copy_(tensors[name])
+        found = tensors[name]
+        if not found.is_floating_point() or not bool(found.isfinite().all()):
+            raise DataError(f"{folder}: {name!r} is not made of finite floating-point numbers")
+        tensor.copy_(found)
+    return {name: tensor.dtype for name, tensor in tensors.items()}
 
 
 def _files(folder: Path) -> list[Path]:
     for each in (folder, folder / "unet"):
-        found = sorted(each.glob(PATTERN))
-        if found:
-            return found
-    raise DataError(f"{folder} holds no weights of a denoiser ({PATTERN}): name a model's folder or a pipeline's")
+        if (each / NAME).is_file():
+            return [each / NAME]
+        index = each / f"{NAME}.index.json"
+        if index.is_file():
+            try:
+                names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                raise DataError(f"{index} does not list the files of a model's weights") from error
+            return [each / name for name in names]
+    raise DataError(
+        f"{folder.absolute()} holds no weights of a denoiser ({NAME}): name a model's or a pipeline's folder"
+    )

@@ -6,23 +6,27 @@ from torch import Tensor
 from qbench.quant.grid import AffineGrid
 
 TOLERANCE = 1e-4
-"""How far a weight may lie from its grid point, in steps: other programs multiply in another order or in halves."""
+"""How far a weight may lie from its grid point, in steps, beside what its own type rounds: other programs multiply in
+another order."""
+
+SAME = 1e-5
+"""How close values are one, as a share of a channel's range."""
 
 
-def recovered_grid(weight: Tensor, bits: int) -> AffineGrid | None:
+def recovered_grid(weight: Tensor, bits: int, stored_as: torch.dtype = torch.float32) -> AffineGrid | None:
     """Return the grid for each output channel on which a weight lies, or None if it lies on none of so many bits.
 
-    The step of a channel is the smallest distance between two of its values, refined over their whole range; every
-    value has to be a whole number of steps from the lowest, at most 2**bits - 1 of them. Zero has to be on the grid
-    too, since its zero point is an integer.
+    Of all grids that reach from a channel's lowest value to its highest and hold zero, the coarsest counts on which
+    every value lies, up to what its type rounds.
 
     Args:
         weight: [out, ...].
         bits: of the grid, 2 to 8.
+        stored_as: the type that it was stored in, if that is a narrower one.
     """
     scales, zero_points = [], []
     for channel in weight.detach().double().flatten(1):
-        found = _of_channel(channel, 2**bits - 1)
+        found = _of_channel(channel, 2**bits - 1, torch.finfo(stored_as).eps)
         if found is None:
             return None
         scales.append(found[0])
@@ -32,19 +36,21 @@ def recovered_grid(weight: Tensor, bits: int) -> AffineGrid | None:
     return AffineGrid(bits, scale.to(weight.device), zero_point.to(weight.device))
 
 
-def _of_channel(channel: Tensor, steps: int) -> tuple[float, float] | None:
+def _of_channel(channel: Tensor, steps: int, rounding: float) -> tuple[float, float] | None:
     values = torch.cat([channel, channel.new_zeros(1)]).sort().values
-    span = float(values[-1] - values[0])
+    low, span = float(values[0]), float(values[-1] - values[0])
     if span == 0:
         return 1.0, 0.0
-    gaps = values.diff()
-    # Equal values that were computed differently are no step apart.
-    gaps = gaps[gaps > span / steps * 0.5]
-    count = round(span / float(gaps.min())) if len(gaps) else steps + 1
-    if count > steps:
+    # One grid point's values, computed in different ways, count once.
+    values = values[torch.cat([values.new_ones(1, dtype=torch.bool), values.diff() > SAME * span])]
+    counts = torch.arange(1, steps + 1, dtype=values.dtype, device=values.device)[:, None]
+    if len(values) > 8 * (steps + 1):  # rounded values repeat, and these do not
         return None
-    step = span / count
-    positions = (values - values[0]) / step
-    if float((positions - positions.round()).abs().max()) > TOLERANCE:
+    positions = (values - low) / span * counts
+    # Both ends are rounded too, and with them the step.
+    allowed = TOLERANCE + rounding * (values.abs() + abs(low) + span) / span * counts
+    fits = ((positions - positions.round()).abs() <= allowed.clamp(max=0.2)).all(dim=1).nonzero()
+    if not len(fits):
         return None
-    return step, round(-float(values[0]) / step)
+    count = int(fits[0]) + 1
+    return span / count, round(-low / span * count)

@@ -41,7 +41,11 @@ def pending_record(suite: Suite, planned: CellPlan) -> Record:
         results=({} if planned.profile is None else {"profile": planned.profile.digest})
         | ({} if planned.curve is None else {"curve": planned.curve.digest})
         | {name: each.digest for name, each in planned.scores.items()},
-        metrics={name: _metric_info(score.metric, score) for name, score in planned.scores.items()},
+        metrics={
+            metric.name: _metric_info(metric, planned.scores.get(metric.name))
+            for metric in cell.metrics
+            if metric.name in planned.scores or metric.name in planned.missing
+        },
     )
 
 
@@ -64,7 +68,7 @@ def settled_record(
     Raises:
         DamagedArtefact: a figure's artefact is damaged.
     """
-    figures, failed = {}, {}
+    figures, failed = {}, dict(planned.missing)
     for name, score in planned.scores.items():
         if score.digest in failures:
             failed[name] = failures[score.digest]
@@ -111,8 +115,9 @@ def settled_record(
     )
 
 
-def _metric_info(metric: Metric, score: Score) -> MetricInfo:
-    extractor = getattr(score.shards[0], "extractor", None)
+def _metric_info(metric: Metric, score: Score | None) -> MetricInfo:
+    extractor = None if score is None else getattr(score.shards[0], "extractor", None)
+    reference = None if score is None else score.reference
     return MetricInfo(
         title=metric.title,
         direction=metric.direction,
@@ -123,7 +128,7 @@ def _metric_info(metric: Metric, score: Score) -> MetricInfo:
         description={
             "metric": metric.describe(),
             "extractor": None if extractor is None else extractor.describe(),
-            "reference": None if score.reference is None else score.reference.parameters(),
+            "reference": None if reference is None else reference.parameters(),
         },
     )
 

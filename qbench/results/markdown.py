@@ -224,12 +224,14 @@ def _sampler(record: Record) -> str:
 
 
 def _footnotes(records: Sequence[Record], metrics: Mapping[str, MetricInfo]) -> str:
-    lines = [_column(name, info) for name, info in metrics.items()]
+    lines = [_column(name, info, references(records, name)) for name, info in metrics.items()]
     if any(figure.low is not None for record in records for figure in record.figures.values()):
+        unpaired = f" (not so for rows marked '{ELSEWHERE}' from other noise)" if _has_external(records) else ""
         lines.append(
             "- Brackets are 95 % intervals of the difference from full precision, over the images drawn, paired by "
-            "noise (delete-a-group jackknife, 20 groups), at this number of samples. They do not cover calibration or "
-            f"training seeds. Where one holds zero, the difference is {INCONCLUSIVE}: its sign is not shown."
+            f"noise{unpaired} (delete-a-group jackknife, 20 groups), at this number of samples. They do not cover "
+            f"calibration or training seeds. Where one holds zero, the difference is {INCONCLUSIVE}: its sign is not "
+            "shown."
         )
     if len({record.seed for record in records}) > 1:
         lines.append("- Seeds set calibration and sampling noise; the trained model is the same for all.")
@@ -238,7 +240,7 @@ def _footnotes(records: Sequence[Record], metrics: Mapping[str, MetricInfo]) -> 
             "- Columns that end in -to-fp compare with the full-precision images of the same noise: they measure "
             "fidelity, not quality, and full precision has none."
         )
-    if any(record.method == EXTERNAL for record in records):
+    if _has_external(records):
         lines.append(
             f"- Rows marked '{ELSEWHERE}' are images or weights of another program: bits are what their makers say, "
             "and where images come from other noise nothing is compared pair by pair."
@@ -250,12 +252,30 @@ def _footnotes(records: Sequence[Record], metrics: Mapping[str, MetricInfo]) -> 
     return "\n".join(lines)
 
 
-def _column(name: str, info: MetricInfo) -> str:
+def _has_external(records: Sequence[Record]) -> bool:
+    return any(record.method == EXTERNAL for record in records)
+
+
+def references(records: Sequence[Record], name: str) -> dict[str, Any]:
+    """Return the real images that a metric compares with, by workload."""
+    found: dict[str, Any] = {}
+    for record in records:
+        info = record.metrics.get(name)
+        reference = info.description.get("reference") if info else None
+        if reference:
+            found.setdefault(record.workload, reference)
+    return found
+
+
+def _column(name: str, info: MetricInfo, compared: Mapping[str, Any]) -> str:
     """Return the footnote of a column: what it stands for, its weights, and what not to conclude from it."""
     parts = [_text(info.title), _text(info.protocol)]
-    reference, extractor = (info.description.get(key) or {} for key in ("reference", "extractor"))
-    if "name" in reference:
-        parts.append(_text(f"compared with {reference['name']} ({reference.get('samples', 0):,})"))
+    extractor = info.description.get("extractor") or {}
+    sets = {workload: f"{each.get('name')} ({each.get('samples', 0):,})" for workload, each in compared.items()}
+    if len(set(sets.values())) == 1:
+        parts.append(_text(f"compared with {next(iter(sets.values()))}"))
+    elif sets:
+        parts.append(_text("compared with " + ", ".join(f"{each} on {workload}" for workload, each in sets.items())))
     weights = ", ".join(f"{file} {digest[:12]}" for file, digest in extractor.get("weights", {}).items())
     parts += [f"weights {_text(weights)}"] if weights else []
     parts += [_text(info.caveat)] if info.caveat else []

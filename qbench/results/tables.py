@@ -12,7 +12,7 @@ from qbench.cell import cell_id
 from qbench.errors import ResultsError
 from qbench.records import MetricInfo, Record, read_record, write_text
 from qbench.results.curves import write_curve_pictures
-from qbench.results.markdown import suite_markdown
+from qbench.results.markdown import references, suite_markdown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +40,7 @@ class SuiteResults:
 
     @property
     def metrics(self) -> dict[str, MetricInfo]:
-        """What each column stands for.
+        """What each column stands for; workloads may differ in the real images that they are compared with.
 
         Raises:
             ResultsError: two records mean different things by one id.
@@ -49,13 +49,17 @@ class SuiteResults:
         source: dict[str, Record] = {}
         for record in self.records:
             for name, info in record.metrics.items():
-                if found.setdefault(name, info) != info:
+                known = found.get(name)
+                if name in record.failures and known is not None:
+                    continue  # of a figure that failed, weights and reference may be unknown
+                if known is None or (name in source and name in source[name].failures):
+                    found[name], source[name] = info, record
+                elif not _are_one(known, info, source[name].workload == record.workload):
                     raise ResultsError(
                         f"{self.folder}: {name!r} stands for two protocols, in {cell_id(source[name].key)} "
-                        f"({_protocol(found[name])}) and in {cell_id(record.key)} ({_protocol(info)}); "
+                        f"({_protocol(known)}) and in {cell_id(record.key)} ({_protocol(info)}); "
                         "run the suite again or move one of them to a folder of its own"
                     )
-                source.setdefault(name, record)
         return found
 
 
@@ -103,7 +107,9 @@ def write_suite_tables(folder: Path) -> SuiteResults:
     write_text(folder / "table.csv", _csv(table_frame(results.records, list(metrics))))
     write_text(folder / "curves.csv", _csv(curves_frame(results.records)))
     write_text(folder / "costs.csv", _csv(costs_frame(results.records)))
-    write_text(folder / "protocols.json", json.dumps(_protocols(metrics), indent=1, sort_keys=True) + "\n")
+    write_text(
+        folder / "protocols.json", json.dumps(_protocols(results.records, metrics), indent=1, sort_keys=True) + "\n"
+    )
     write_curve_pictures(results.records, folder)
     write_text(folder / "table.md", suite_markdown(results.records, metrics, results.outdated))
     return results
@@ -195,11 +201,32 @@ def _number(value: Any) -> Any:
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
-def _protocols(metrics: dict[str, MetricInfo]) -> dict[str, Any]:
-    return {name: info.model_dump(mode="json") for name, info in metrics.items()}
+def _protocols(records: Sequence[Record], metrics: dict[str, MetricInfo]) -> dict[str, Any]:
+    return {
+        name: {**info.model_dump(mode="json"), "references": references(records, name)}
+        for name, info in metrics.items()
+    }
+
+
+def _are_one(first: MetricInfo, second: MetricInfo, of_one_workload: bool) -> bool:
+    if of_one_workload:
+        return first == second
+    return _without_reference(first) == _without_reference(second)
+
+
+def _without_reference(info: MetricInfo) -> MetricInfo:
+    return info.model_copy(update={"description": {**info.description, "reference": None}})
 
 
 def _protocol(info: MetricInfo) -> str:
-    extractor = info.description.get("extractor") or {}
+    """Return in words what decides a figure: the protocol, settings, weights and the real images."""
+    extractor, reference, metric = (info.description.get(key) or {} for key in ("extractor", "reference", "metric"))
+    parts = [info.protocol]
+    settings = metric.get("settings") if isinstance(metric, dict) else None
+    parts += [f"settings {json.dumps(settings)}"] if settings else []
     weights = ", ".join(digest[:12] for digest in extractor.get("weights", {}).values())
-    return info.protocol + (f", weights {weights}" if weights else "")
+    parts += [f"weights {weights}"] if weights else []
+    if reference:
+        content = str(reference.get("statistics") or reference.get("images") or "")[:12]
+        parts.append(f"compared with {reference.get('name')} ({reference.get('samples')}, {content})")
+    return ", ".join(parts)

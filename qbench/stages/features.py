@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from qbench.identity import digest
 from qbench.metrics.extractor import Extractor
 from qbench.stages.sample import FILE as IMAGES_FILE
 from qbench.stages.sample import Sample
@@ -52,8 +53,11 @@ class Features(Stage):
         return self.extractor.name
 
     def parameters(self) -> dict[str, Any]:
-        """The extractor."""
-        return {"extractor": self.extractor.describe()}
+        """The extractor, and the captions if it looks at them."""
+        parameters: dict[str, Any] = {"extractor": self.extractor.describe()}
+        if self.extractor.needs_captions:
+            parameters["captions"] = digest({"captions": list(self._captions())})
+        return parameters
 
     def inputs(self) -> Mapping[str, Stage]:
         """The images."""
@@ -64,10 +68,11 @@ class Features(Stage):
         import numpy as np
 
         images = np.load(work.inputs["sample"].file(IMAGES_FILE), mmap_mode="r", allow_pickle=False)
-        captions = None
-        if self.extractor.needs_captions:
-            captions = self.sample.workload.captions(range(self.sample.start, self.sample.stop))
+        captions = self._captions() if self.extractor.needs_captions else None
         extract_to(work.folder, self.extractor, images, captions, work)
+
+    def _captions(self) -> Sequence[str]:
+        return self.sample.workload.captions(range(self.sample.start, self.sample.stop))
 
 
 def extract_to(

@@ -90,12 +90,17 @@ class Score(Stage):
 
         samples = self._rows(work, "cell-")
         groups = groups_for(len(samples)) if self.metric.has_interval else 0
-        measured = self.metric.measure(samples, self._against(work), groups)
+        against = self._against(work)
+        try:
+            measured = self.metric.measure(samples, against, groups)
+        except StageError:  # without a group there may be too few images, and with all of them a figure all the same
+            measured, groups = self.metric.measure(samples, against, 0), 0
         score: dict[str, float] = {"value": measured.value, "samples": len(samples)}
         if self.baseline is not None or self.paired:
             baseline, without = (0.0, [0.0] * groups) if self.baseline is None else _read_baseline(work)
             score["delta"] = measured.value - baseline
-            differences = [own - other for own, other in zip(measured.without, without, strict=True)]
+            pairs = zip(measured.without, without, strict=True) if measured.without and without else ()
+            differences = [own - other for own, other in pairs]
             interval = jackknife_interval(score["delta"], differences)
             if interval is not None:
                 score |= {"low": interval.low, "high": interval.high}

@@ -105,6 +105,10 @@ def test_captions_are_read(qbench: Qbench, samples: Path, workplace: Path):
 
 REFUSALS = {
     "no such folder": (["none", "--metrics", "is-fashion"], "none does not exist: name a folder of images"),
+    "no such reference": (
+        ["samples", "--metrics", "fd-fashion", "--reference", "nowhere"],
+        "nowhere does not exist: name a folder of images, an .npz or .npy file of them, or an .npz or .safetensors",
+    ),
     "no reference": (["samples", "--metrics", "fd-fashion"], "fd-fashion compares with real images: "),
     "unknown metric": (["samples", "--metrics", "is-fasion"], "unknown metric 'is-fasion': did you mean 'is-fashion'?"),
     "no metric": (["samples", "--metrics", ","], "--metrics: name at least one of "),

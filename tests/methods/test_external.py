@@ -88,7 +88,7 @@ def module() -> torch.nn.Module:
 
 class TestImages:
     def test_they_are_a_row_without_size_and_pairs(self, run: Run, images: Path, tmp_path: Path) -> None:
-        records = run(f"{{images: {images}}}")
+        records = run(f"{{bits: W4A32, images: {images}}}")
         theirs = records["theirs"]
         assert (theirs.status, theirs.profile, theirs.curve) == ("complete", None, None)
         assert set(theirs.figures) == {"fd-fashion"}
@@ -98,23 +98,23 @@ class TestImages:
         assert "| theirs (made elsewhere) | W4A32 | - | - |" in text
 
     def test_of_the_same_noise_they_are_compared_pair_by_pair(self, run: Run, images: Path) -> None:
-        assert run(f"{{images: {images}, same_noise: true}}")["theirs"].figures["mse-to-fp"].value > 0.1
+        assert run(f"{{bits: W4A32, images: {images}, same_noise: true}}")["theirs"].figures["mse-to-fp"].value > 0.1
 
     def test_our_own_images_brought_back_have_our_own_figures(
         self, run: Run, images: Path, store: Store, tmp_path: Path
     ) -> None:
-        own = run(f"{{images: {images}}}")["linear"]
+        own = run(f"{{bits: W4A32, images: {images}}}")["linear"]
         digest = next(cost.digest for cost in own.stages if cost.stage == "sample")
         found = np.load(store.get("sample", digest).file("images.npy"))
         write_images(tmp_path / "back", found)
-        theirs = run(f"{{images: {tmp_path / 'back'}, same_noise: true}}")["theirs"]
+        theirs = run(f"{{bits: W4A32, images: {tmp_path / 'back'}, same_noise: true}}")["theirs"]
         assert theirs.figures == own.figures
 
     def test_what_they_are_is_their_content_not_their_place(
         self, write_suite: Callable[..., Path], images: Path
     ) -> None:
         def digest(folder: Path) -> str:
-            return load_suite(write_suite(f"{{images: {folder}}}")).cells[-1].digest
+            return load_suite(write_suite(f"{{bits: W4A32, images: {folder}}}")).cells[-1].digest
 
         before = digest(images)
         moved = images.rename(images.with_name("moved"))
@@ -125,9 +125,12 @@ class TestImages:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ("{images: %s}", "'images' holds 45 images, and the suite asks for 46 samples"),
-            ("{images: ./no-such-folder}", "no-such-folder"),
+            ("{bits: W4A32, images: %s}", "'images' holds 45 images, and the suite asks for 46 samples"),
+            ("{bits: W4A32, images: ./no-such-folder}", "no-such-folder"),
             ("{}", "external needs a setting: images or denoiser"),
+            ("{images: %s}", "external needs a setting: bits, as its makers say"),
+            ("{bits: W5, images: %s}", "'W5' is no bit-width"),
+            ("{bits: W2A32, images: %s}", "'theirs' has no row at any of the suite's bits and seeds"),
             ("{images: a, denoiser: b}", "name images or a denoiser, not both"),
             ("{denoiser: b, same_noise: true}", "same_noise is said of images"),
         ],
@@ -139,12 +142,18 @@ class TestImages:
         with pytest.raises((SuiteError, DataError), match=message):
             make_plan(load_suite(write_suite(text, samples=46)))
 
-    def test_images_of_another_size_fail_their_row_alone(self, run: Run, tmp_path: Path) -> None:
+    def test_images_of_another_size_are_refused(self, write_suite: Callable[..., Path], tmp_path: Path) -> None:
         write_images(tmp_path / "large", np.zeros((SAMPLES, 1, 32, 32), np.uint8))
-        records = run(f"{{images: {tmp_path / 'large'}}}")
-        assert records["linear"].status == "complete"
-        assert records["theirs"].status == "failed"
-        assert "the images have the shape (1, 32, 32), where (1, 16, 16) is due" in (records["theirs"].reason or "")
+        suite = load_suite(write_suite(f"{{bits: W4A32, images: {tmp_path / 'large'}}}"))
+        with pytest.raises(
+            SuiteError, match=r"theirs: the images of 'large' have the shape \(1, 32, 32\), and those of"
+        ):
+            make_plan(suite)
+
+    def test_they_stand_at_one_width_and_seed(self, write_suite: Callable[..., Path], images: Path) -> None:
+        path = write_suite(f"{{bits: W4A8, seed: 1, images: {images}}}", "W4A32, W4A8")
+        suite = load_suite(path, {"seeds": [0, 1, 2]})
+        assert [(str(cell.bits), cell.seed) for cell in suite.cells if cell.label == "theirs"] == [("W4A8", 1)]
 
 
 class TestDenoiser:
@@ -165,7 +174,7 @@ class TestDenoiser:
 
     def test_it_is_sampled_here_and_packed(self, run: Run, rounded: Path) -> None:
         """Round to nearest between extremes is what linear does, so their figures are equal."""
-        records = run(f"{{denoiser: {rounded}}}")
+        records = run(f"{{bits: W4A32, denoiser: {rounded}}}")
         theirs, linear = records["theirs"], records["linear"]
         assert theirs.status == "complete"
         assert theirs.profile is not None
@@ -180,25 +189,42 @@ class TestDenoiser:
         state = load_file(path)
         state["mid_block.resnets.0.conv1.weight"] = module.state_dict()["mid_block.resnets.0.conv1.weight"]
         save_file(state, path)
-        profile = run(f"{{denoiser: {rounded}}}")["theirs"].profile
+        profile = run(f"{{bits: W4A32, denoiser: {rounded}}}")["theirs"].profile
         assert profile is not None
         assert profile.left_out == ["mid_block.resnets.0.conv1"]
 
     def test_bits_of_activations_are_refused(self, write_suite: Callable[..., Path], rounded: Path) -> None:
         with pytest.raises(SuiteError, match="reads the weights of a denoiser and no grids of activations"):
-            load_suite(write_suite(f"{{denoiser: {rounded}}}", "W4A8"))
+            load_suite(write_suite(f"{{bits: W4A8, denoiser: {rounded}}}", "W4A8"))
 
     def test_weights_of_another_model_fail_the_row(self, run: Run, rounded: Path) -> None:
         path = rounded / "diffusion_pytorch_model.safetensors"
         state = load_file(path)
         state["conv_in.weight"] = state["conv_in.weight"][:3].clone()
         save_file(state, path)
-        record = run(f"{{denoiser: {rounded}}}")["theirs"]
+        record = run(f"{{bits: W4A32, denoiser: {rounded}}}")["theirs"]
         assert "holds another model than the workload's: they differ in 'conv_in.weight'" in (record.reason or "")
 
     def test_a_folder_without_weights_is_refused(self, write_suite: Callable[..., Path], tmp_path: Path) -> None:
         with pytest.raises((SuiteError, DataError), match="holds no weights of a denoiser"):
-            make_plan(load_suite(write_suite(f"{{denoiser: {tmp_path}}}")))
+            make_plan(load_suite(write_suite(f"{{bits: W4A32, denoiser: {tmp_path}}}")))
+
+    @pytest.mark.parametrize("stored_as", [torch.float16, torch.bfloat16])
+    def test_half_precision_is_recognised(self, run: Run, rounded: Path, stored_as: torch.dtype) -> None:
+        path = rounded / "diffusion_pytorch_model.safetensors"
+        state = load_file(path)
+        wide = ("conv_in.weight", "conv_out.weight")  # of eight bits, which bfloat16 cannot hold
+        save_file({name: tensor if name in wide else tensor.to(stored_as) for name, tensor in state.items()}, path)
+        profile = run(f"{{bits: W4A32, denoiser: {rounded}}}")["theirs"].profile
+        assert profile is not None
+        assert profile.left_out == []
+        assert profile.size_mb < 0.16 * 6.3
+
+    def test_a_denoiser_that_nobody_rounded_fails(self, run: Run, rounded: Path, module: torch.nn.Module) -> None:
+        save_file(module.state_dict(), rounded / "diffusion_pytorch_model.safetensors")
+        assert "lies on a uniform grid of 4 bits" in (
+            run(f"{{bits: W4A32, denoiser: {rounded}}}")["theirs"].reason or ""
+        )
 
     def test_biases_come_along(self, rounded: Path, module: torch.nn.Module) -> None:
         from qbench.diffusion.unet_structure import unet_structure

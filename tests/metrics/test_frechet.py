@@ -252,15 +252,34 @@ class TestStatisticsFromOutside:
         found = checked_statistics(np.zeros(6), matrix, "the.npz")
         np.testing.assert_array_equal(found.covariance, found.covariance.T)
 
+    def test_rounding_to_single_precision_is_no_negative_eigenvalue(self) -> None:
+        factors = random(1).normal(size=(64, 3))
+        matrix = (factors @ factors.T).astype(np.float32)
+        assert np.linalg.eigvalsh(matrix.astype(float)).min() < -1e-8
+        np.testing.assert_array_equal(checked_statistics(np.zeros(64), matrix, "the.npz").covariance, matrix)
+
+    @pytest.mark.parametrize("variance", [0.0, 1e-300, 1e308])
+    def test_numbers_of_any_size(self, variance: float) -> None:
+        found = checked_statistics(np.zeros(2), np.diag([variance, variance]), "the.npz")
+        np.testing.assert_array_equal(found.covariance, np.diag([variance, variance]))
+
     @pytest.mark.parametrize(
         ("mean", "matrix", "message"),
         [
             (np.zeros(3), np.eye(2), "a mean of shape .3,. and a covariance of shape .2, 2. are no statistics"),
             (np.zeros((1, 2)), np.eye(2), "a mean of shape .1, 2. and"),
-            (np.array([0, np.nan]), np.eye(2), "the statistics are not finite"),
-            (np.zeros(2), np.diag([1, np.inf]), "the statistics are not finite"),
-            (np.zeros(2), np.array([[1, 0.5], [0.4, 1]]), "the covariance is not symmetric"),
-            (np.zeros(2), np.diag([1.0, -1.0]), "the covariance has a negative variance"),
+            (np.array([0, np.nan]), np.eye(2), "the statistics are not finite: compute them again"),
+            (np.zeros(2), np.diag([1, np.inf]), "the statistics are not finite: compute them again"),
+            (np.zeros(2), np.array([[1, 0.5], [0.4, 1]]), "the covariance is not symmetric: compute it again"),
+            (np.zeros(2), np.array([[1, 1e308], [-1e308, 1]]), "the covariance is not symmetric: compute it again"),
+            (np.zeros(2), np.diag([1.0, -1.0]), "the covariance has a negative variance: compute it again"),
+            (
+                np.zeros(2),
+                np.array([[1.0, 2], [2, 1]]),
+                "the covariance is not positive semidefinite.*compute it again",
+            ),
+            (np.zeros(2), np.array([[0.0, 1], [1, 0]]), "the covariance is not positive semidefinite"),
+            (np.zeros(2), 1e307 * np.array([[1.0, 2], [2, 1]]), "the covariance is not positive semidefinite"),
         ],
     )
     def test_others_are_refused(self, mean: Array, matrix: Array, message: str) -> None:

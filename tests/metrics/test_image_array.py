@@ -95,3 +95,15 @@ def test_a_file_that_is_cut_short(tmp_path: Path, name: str, size: int) -> None:
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(DataError, match=f"{name} cannot be read as an array of images"):
         image_array(path)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_flipped_bit_is_found(tmp_path: Path, save: Any) -> None:
+    path = tmp_path / "samples.npz"
+    save(path, images())
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"samples\.npz cannot be read as an array of images \(.*arr_0.*\)") as caught:
+        image_array(path)
+    assert "\n" not in str(caught.value)

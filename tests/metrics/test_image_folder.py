@@ -1,3 +1,4 @@
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from qbench.errors import DataError
-from qbench.metrics.image_folder import image_folder
+from qbench.metrics.image_folder import image_folder, image_stems
 
 
 def images(count: int = 3, channels: int = 1, size: int = 6, seed: int = 0) -> np.ndarray:
@@ -242,9 +243,37 @@ def test_a_file_that_is_cut_short(refused: Callable[..., str], folder: Path, suf
     assert refused(read=True).startswith(f"{path} cannot be read as an image (")
 
 
-def test_a_file_that_became_another(folder: Path) -> None:
+@pytest.mark.parametrize("size", [6, 9])
+def test_a_file_that_became_another(folder: Path, size: int) -> None:
     save(images()[0], folder / "a.png")
     found = image_folder(folder)
-    save(images(size=9)[0], folder / "a.png")
-    with pytest.raises(DataError, match=r"a\.png cannot be read as an image"):
+    save(images(size=size, seed=1)[0], folder / "a.png")
+    with pytest.raises(DataError) as caught:
         found.read([0])
+    assert str(caught.value) == f"{folder / 'a.png'} changed since it was first read: start again"
+
+
+@pytest.mark.parametrize("among", ["images", "nothing"])
+def test_a_link_to_nothing(refused: Callable[..., str], folder: Path, among: str) -> None:
+    if among == "images":
+        save(images()[0], folder / "a.png")
+    (folder / "b.png").symlink_to(folder / "gone")
+    assert refused() == f"{folder / 'b.png'} is a link to a file that is not there: remove it or write the image again"
+
+
+def test_a_pipe_is_not_waited_for(refused: Callable[..., str], folder: Path) -> None:
+    os.mkfifo(folder / "a.png")
+    assert refused() == f"{folder / 'a.png'} is not a file: remove it or write the image again"
+
+
+def test_a_link_to_an_image_is_one(folder: Path, tmp_path: Path) -> None:
+    save(images()[0], tmp_path / "elsewhere.png")
+    (folder / "a.png").symlink_to(tmp_path / "elsewhere.png")
+    np.testing.assert_array_equal(image_folder(folder).read([0])[0], images()[0])
+
+
+def test_stems_are_in_the_order_of_the_images(folder: Path) -> None:
+    for name in ("img10.png", "img2.bmp", "img1.PNG"):
+        save(images()[0], folder / name)
+    (folder / "captions.txt").touch()
+    assert image_stems(folder) == ["img1", "img2", "img10"]

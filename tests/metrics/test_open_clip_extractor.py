@@ -1,8 +1,10 @@
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -57,6 +59,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError("there is no network")
 
+    monkeypatch.setattr("huggingface_hub.get_session", lambda: SimpleNamespace(head=refuse))
     monkeypatch.setattr("open_clip.pretrained.hf_hub_download", refuse)
     monkeypatch.setattr("urllib.request.urlopen", refuse)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
@@ -164,7 +167,8 @@ def test_what_is_in_the_cache_is_not_asked_for(weights: Path, monkeypatch: pytes
         ({"pretrained": "no/such.pt"}, "the weight file no/such.pt does not exist"),
         (
             {"pretrained": "openai"},
-            r"the weights 'openai' of ViT-B-32 are not at hand and cannot be fetched \(.*no network.*\): have "
+            "the weights 'openai' of ViT-B-32 are not at hand and cannot be fetched "
+            r"\(https://huggingface.co cannot be reached\): have "
             "timm/vit_base_patch32_clip_224.openai in Hugging Face's cache, or give the path",
         ),
     ],
@@ -173,6 +177,46 @@ def test_what_is_in_the_cache_is_not_asked_for(weights: Path, monkeypatch: pytes
 def test_weights_that_are_not_there(settings: dict[str, str], message: str, ask: Any) -> None:
     with pytest.raises(DataError, match=f"^the extractor 'open-clip': .*{message}"):
         ask(extractor(**settings))
+
+
+def refusal() -> str:
+    with pytest.raises(DataError) as caught:
+        extractor().weights()
+    return str(caught.value)
+
+
+FETCHED = (
+    "the extractor 'open-clip': the weights 'openai' of ViT-B-32 are not at hand and cannot be fetched ({}): have "
+)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_hugging_face_may_be_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert refusal().startswith(FETCHED.format("HF_HUB_OFFLINE forbids it"))
+
+
+@pytest.mark.usefixtures("no_network")
+def test_what_hugging_face_says_of_its_attempts_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = "The file is not there, " * 20 + "at all"
+
+    def fetch(source: Mapping[str, Any]) -> str:
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s")
+        raise OSError(f"{long}\n\nSet HF_DEBUG=1 to see more\n")
+
+    monkeypatch.setattr("huggingface_hub.get_session", lambda: SimpleNamespace(head=lambda *_, **__: None))
+    monkeypatch.setattr("open_clip.download_pretrained", fetch)
+    library = logging.getLogger("huggingface_hub")
+    library.addHandler(caplog.handler)
+    before = library.level
+    try:
+        assert refusal().startswith(FETCHED.format(long))
+    finally:
+        library.removeHandler(caplog.handler)
+    assert caplog.records == []
+    assert library.level == before
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt"])

@@ -80,6 +80,7 @@ BAD: dict[str, tuple[Any, Any, str]] = {
     "not symmetric": (np.zeros(3), SKEW, "not symmetric"),
     "NaN in the mean": (np.array([0, np.nan, 0]), np.eye(3), "not finite"),
     "infinite covariance": (np.zeros(3), np.diag([1, np.inf, 1]), "not finite"),
+    "negative eigenvalue": (np.zeros(2), np.array([[1.0, 2], [2, 1]]), "not positive semidefinite"),
     "negative variance": (np.zeros(3), np.diag([1.0, -1, 1]), "negative variance"),
     "another dimension": (np.zeros(3), np.eye(4), r"\[D\] and \[D, D\] are due"),
     "a row too many": (np.zeros(3), np.ones((4, 3)), r"\[D\] and \[D, D\] are due"),

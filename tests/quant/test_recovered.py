@@ -29,6 +29,40 @@ def test_symmetric_grids_without_a_zero_point_are_found_too() -> None:
     torch.testing.assert_close(grid.scale.flatten(), torch.tensor([0.5, 0.03]))
 
 
+@pytest.mark.parametrize("stored_as", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_half_precision_is_forgiven(bits: int, stored_as: torch.dtype) -> None:
+    weight = random(6, 5, 3, 3)
+    grid = min_max_per_channel(weight, bits)
+    stored = grid(weight).to(stored_as).float()
+    assert bits == 2 or recovered_grid(stored, bits) is None
+    found = recovered_grid(stored, bits, stored_as)
+    assert found is not None
+    assert torch.equal(found.quantize(stored), grid.quantize(weight))
+
+
+def test_eight_bits_in_float16_are_found() -> None:
+    weight = random(6, 400)
+    grid = min_max_per_channel(weight, 8)
+    stored = grid(weight).half().float()
+    found = recovered_grid(stored, 8, torch.float16)
+    assert found is not None
+    assert (found.quantize(stored) - grid.quantize(weight)).abs().max() <= 1
+
+
+@pytest.mark.parametrize("stored_as", [torch.float32, torch.float16])
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_a_weight_that_nobody_rounded_is_on_none_in_any_type(bits: int, stored_as: torch.dtype) -> None:
+    assert recovered_grid(random(6, 400).to(stored_as).float(), bits, stored_as) is None
+
+
+def test_channels_of_few_weights_are_found_though_no_two_are_one_step_apart() -> None:
+    integers = torch.tensor([[0.0, 15, 4, 6, 10, 12, 8, 2, 13]])
+    found = recovered_grid((integers - 6) * 0.037, 4)
+    assert found is not None
+    torch.testing.assert_close(found.scale.flatten(), torch.tensor([0.037]))
+
+
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_a_weight_that_nobody_rounded_is_on_none(bits: int) -> None:
     assert recovered_grid(random(6, 400), bits) is None

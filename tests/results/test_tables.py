@@ -440,6 +440,40 @@ class TestProtocols:
         assert "micro.other.W4A8.s0 (Q, weights abababababab)" in words
         assert "\n" not in words
 
+    def with_reference(self, record: Record, name: str, digest: str) -> Record:
+        raw = record.model_dump(mode="json")
+        raw["metrics"]["distance"]["description"] = {
+            "reference": {"name": name, "samples": 1000, "statistics": digest},
+            "metric": {"settings": {"k": 3}},
+        }
+        return Record.model_validate(raw)
+
+    def test_workloads_may_have_their_own_real_images(self, make_record: MakeRecord, write_records: WriteRecords):
+        one = self.with_reference(make_record(), "cats", "ab" * 32)
+        other = self.with_reference(make_record(workload="other", position=2), "dogs", "cd" * 32)
+        folder = write_records(one, other)
+        write_suite_tables(folder)
+        assert "; compared with cats (1,000) on micro, dogs (1,000) on other." in markdown(folder)
+        references = json.loads((folder / "protocols.json").read_text())["distance"]["references"]
+        assert {workload: each["name"] for workload, each in references.items()} == {"micro": "cats", "other": "dogs"}
+
+    def test_one_workload_may_not(self, make_record: MakeRecord, write_records: WriteRecords):
+        one = self.with_reference(make_record(), "cats", "ab" * 32)
+        other = self.with_reference(make_record("other", position=2), "cats", "cd" * 32)
+        with pytest.raises(ResultsError, match="stands for two protocols") as refusal:
+            write_suite_tables(write_records(one, other))
+        for digest in ("ab", "cd"):
+            assert f'P, settings {{"k": 3}}, compared with cats (1000, {digest * 6})' in str(refusal.value)
+
+    def test_a_figure_that_failed_for_want_of_weights_is_no_other_protocol(
+        self, make_record: MakeRecord, write_records: WriteRecords
+    ):
+        complete = self.with_reference(make_record(position=2), "cats", "ab" * 32)
+        lacking = failed(make_record, "no weights", label="other", position=1)
+        folder = write_records(lacking, complete)
+        write_suite_tables(folder)
+        assert "compared with cats (1,000)" in markdown(folder)
+
     def test_the_tables_of_before_stay(self, folder: Path):
         (folder / "table.csv").write_text("before\n")
         with pytest.raises(ResultsError):
