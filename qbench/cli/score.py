@@ -109,7 +109,7 @@ def _progress() -> "Iterator[Started]":
 
 
 def _say(what: str, count: int) -> Callable[[float], None]:
-    print(f"{what}, {count:,} images", file=sys.stderr, flush=True)
+    print(f"{what}, {_counted(count, 'image')}", file=sys.stderr, flush=True)
     return lambda amount: None
 
 
@@ -139,7 +139,9 @@ def _print(request: "Request", found: "Sequence[Scored]") -> None:
             typer.echo(f"{each.metric:{width}}  failed: {each.failure}")
         else:
             text = f"{each.value:.6g}"
-            typer.echo(f"{each.metric:{width}}  {text:>12}  {each.info.direction} is better, {each.samples:,} samples")
+            typer.echo(
+                f"{each.metric:{width}}  {text:>12}  {each.info.direction} is better, {_counted(each.samples, 'sample')}"
+            )
     for each in found:
         if each.value is not None and each.info is not None:
             typer.echo(f"\n{each.metric}: {each.info.title}; {each.info.protocol}")
@@ -149,6 +151,10 @@ def _print(request: "Request", found: "Sequence[Scored]") -> None:
                 typer.echo(f"  extractor {', '.join((extractor['name'], *weights))}")
             if each.info.caveat:
                 typer.echo(f"  {each.info.caveat}")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _fact(key: str, fact: Any) -> str:
