@@ -139,9 +139,8 @@ def _print(request: "Request", found: "Sequence[Scored]") -> None:
             typer.echo(f"{each.metric:{width}}  failed: {each.failure}")
         else:
             text = f"{each.value:.6g}"
-            typer.echo(
-                f"{each.metric:{width}}  {text:>12}  {each.info.direction} is better, {_counted(each.samples, 'sample')}"
-            )
+            samples = _counted(each.samples, "sample")
+            typer.echo(f"{each.metric:{width}}  {text:>12}  {each.info.direction} is better, {samples}")
     for each in found:
         if each.value is not None and each.info is not None:
             typer.echo(f"\n{each.metric}: {each.info.title}; {each.info.protocol}")
