@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from qbench.errors import ResultsError
 from qbench.identity import digest
+from qbench.metrics.extractor import Extractor
+from qbench.metrics.metric import Metric
 
 SCHEMA = 1
 Status = Literal["complete", "failed", "pending"]
@@ -36,6 +38,23 @@ class MetricInfo(_Part):
     caveat: Annotated[str, Field(description="what must not be concluded from it")] = ""
     paper: str
     description: Annotated[dict[str, Any], Field(description="what identifies the metric and its extractor")]
+
+    @classmethod
+    def of(cls, metric: Metric, extractor: Extractor | None, **used: Any) -> Self:
+        """Return what a metric says of itself, and descriptions of whatever else was used, by name."""
+        return cls(
+            title=metric.title,
+            direction=metric.direction,
+            against=metric.against.value,
+            protocol=metric.protocol,
+            caveat=metric.caveat,
+            paper=metric.paper,
+            description={
+                "metric": metric.describe(),
+                "extractor": None if extractor is None else extractor.describe(),
+                **used,
+            },
+        )
 
 
 class Figure(_Part):

@@ -252,20 +252,8 @@ def _info(figure: _Figure) -> MetricInfo:
         "full_precision": request.full_precision if metric.against is Against.FULL_PRECISION else None,
         "captions": _captions(figure),
     }
-    return MetricInfo(
-        title=metric.title,
-        direction=metric.direction,
-        against=metric.against.value,
-        protocol=metric.protocol,
-        caveat=metric.caveat,
-        paper=metric.paper,
-        description={
-            "metric": metric.describe(),
-            "extractor": None if extractor is None else extractor.describe(),
-            "images": request.images.describe(),
-            **{name: None if each is None else each.describe() for name, each in used.items()},
-        },
-    )
+    described = {name: None if each is None else each.describe() for name, each in used.items()}
+    return MetricInfo.of(metric, extractor, images=request.images.describe(), **described)
 
 
 @dataclass(frozen=True)

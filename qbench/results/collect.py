@@ -118,19 +118,7 @@ def settled_record(
 def _metric_info(metric: Metric, score: Score | None) -> MetricInfo:
     extractor = None if score is None else getattr(score.shards[0], "extractor", None)
     reference = None if score is None else score.reference
-    return MetricInfo(
-        title=metric.title,
-        direction=metric.direction,
-        against=metric.against.value,
-        protocol=metric.protocol,
-        caveat=metric.caveat,
-        paper=metric.paper,
-        description={
-            "metric": metric.describe(),
-            "extractor": None if extractor is None else extractor.describe(),
-            "reference": None if reference is None else reference.parameters(),
-        },
-    )
+    return MetricInfo.of(metric, extractor, reference=None if reference is None else reference.parameters())
 
 
 def _json(artefact: Artefact, name: str) -> dict[str, object]:
