@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,9 +22,9 @@ class MeanOverPairs(SumMetric):
     need = PIXELS
     against = Against.FULL_PRECISION
 
+    @abstractmethod
     def of_pairs(self, images: Array, others: Array) -> Array:
         """Return the figure of each pair [count], from images [count, C, H, W] in [-1, 1]."""
-        raise NotImplementedError
 
     def sums(self, rows: Array, paired: Array | None) -> Sums:
         """Return count and sum of figures."""

@@ -83,7 +83,7 @@ class Metric(Plugin):
     ``RowsMetric`` where a figure needs the features themselves.
 
     Attributes:
-        need: what it is computed from; a property where settings decide it.
+        need: what it is computed from; set by ``__init__`` where settings decide it.
         against: what it compares with.
         direction: which way is better.
         protocol: what a reader must know in order to compare the figure with another, in one sentence.
