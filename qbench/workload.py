@@ -15,12 +15,16 @@ from qbench.plugin import Plugin
 from qbench.settings import Settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
     from qbench.diffusion.codecs import Codec
+    from qbench.diffusion.conditioning import Conditioning
     from qbench.diffusion.structures import Structure
+    from qbench.workloads.assets import Asset
 
 __all__ = [
     "ImageSet",
@@ -47,11 +51,13 @@ class LoadedWorkload:
         module: the denoiser, float32.
         structure: its layout.
         codec: between images and latents.
+        conditioning: from captions to what the denoiser is conditioned on; None where it samples without captions.
     """
 
     module: nn.Module
     structure: Structure
     codec: Codec
+    conditioning: Conditioning | None = None
 
 
 @dataclass(frozen=True)
@@ -95,23 +101,69 @@ class Workload(Plugin):
         latent_shape: shape of what the denoiser works on, without the batch axis.
         image_shape: (channels, height, width) of the images.
         schedule: the noise schedule it was trained with.
+        needs_conversion: whether it is loaded from what ``convert`` writes.
+        has_captions: whether its samples are conditioned on captions.
+        conversion_revision: raised when ``convert`` writes something else from the same weights.
+        standin: public id of the workload that ``--standin`` puts in its place; empty if there is none.
+        standin_settings: of the stand-in, such as a sampler like the workload's own.
+        standin_metrics: for a stand-in, the metric that it has in place of each metric of real workloads.
         settings: instance of ``settings_class``.
     """
 
     settings_class: ClassVar[type[Settings]] = WorkloadSettings
-    latent_shape: ClassVar[tuple[int, ...]]
-    image_shape: ClassVar[tuple[int, int, int]]
-    schedule: ClassVar[ScheduleSettings] = ScheduleSettings()
-    settings: WorkloadSettings
+    latent_shape: tuple[int, ...]
+    image_shape: tuple[int, int, int]
+    schedule: ScheduleSettings = ScheduleSettings()
+    needs_conversion: bool = False
+    has_captions: bool = False
+    conversion_revision: int = 1
+    standin: ClassVar[str] = ""
+    standin_settings: ClassVar[Mapping[str, Any]] = {}
+    standin_metrics: ClassVar[Mapping[str, str]] = {}
+    settings: Settings
 
     @property
     def sampler(self) -> SamplerSettings:
-        """How images are sampled."""
-        return self.settings.sampler
+        """How images are sampled: a field of the settings, unless a workload knows more."""
+        found: SamplerSettings = getattr(self.settings, "sampler")  # noqa: B009 (whatever the class of the settings)
+        return found
 
     @abstractmethod
     def weights(self) -> Mapping[str, str]:
         """Return the SHA-256 of each weight file by its name, without loading any."""
+
+    @classmethod
+    def located(cls, settings: Mapping[str, Any], base: Path) -> dict[str, Any]:
+        """Return settings as they are, with paths that start at a folder made absolute.
+
+        Args:
+            settings: plain data, not yet checked.
+            base: the folder, that of the suite file.
+        """
+        return dict(settings)
+
+    def assets(self) -> Sequence[Asset]:
+        """Return the published files that it needs, be they at hand or not."""
+        return ()
+
+    def convert(self, folder: Path) -> None:
+        """Write weights of another layout as ``load_converted`` reads them; called once for given weights.
+
+        Args:
+            folder: an empty folder.
+
+        Raises:
+            DataError: a weight file is missing, damaged or of another model.
+        """
+        raise NotImplementedError(f"{self.name} needs no conversion")
+
+    def load_converted(self, folder: Path) -> LoadedWorkload:
+        """Load the model from what ``convert`` wrote; called in place of ``load`` where a conversion is needed.
+
+        Raises:
+            DataError: a file is missing or damaged.
+        """
+        raise NotImplementedError(f"{self.name} needs no conversion")
 
     @abstractmethod
     def load(self) -> LoadedWorkload:
@@ -142,6 +194,14 @@ class Workload(Plugin):
         raise DataError(
             f"the workload {self.name!r} samples without captions, so nothing can be said of how images fit them"
         )
+
+    def calibration_captions(self, indices: range) -> Sequence[str]:
+        """Return the captions that some calibration samples are conditioned on.
+
+        Raises:
+            DataError: it samples without captions.
+        """
+        raise DataError(f"the workload {self.name!r} samples without captions, so there are none to calibrate on")
 
     def calibration_images(self) -> ImageSet:
         """Return the real images that methods may be calibrated on, without reading any.

@@ -22,7 +22,7 @@ from trajectories import tiny_ddim, trajectory
 
 from qbench.bits import BitWidth
 from qbench.diffusion.noise import Purpose
-from qbench.diffusion.samplers import DDIM, NoiseSource, StepContext, sample
+from qbench.diffusion.samplers import NoiseSource, StepContext, make_sampler, sample
 from qbench.quant import (
     QuantModel,
     RoundingRecipe,
@@ -90,7 +90,7 @@ class Study:
         module = loaded.module.eval().requires_grad_(False)
         self.model = QuantModel(module, loaded.structure, BitWidth(bits, 32), boundary_bits)
         set_weight_grids(self.model, ranges or WeightRanges())
-        self.sampler = DDIM(self.workload.schedule, self.workload.sampler)
+        self.sampler = make_sampler(self.workload.schedule, self.workload.sampler)
         self.trajectory: list[Tensor] = []
         self.exact = self._sample(lambda step: (), lambda step, x: self.trajectory.append(x))
 

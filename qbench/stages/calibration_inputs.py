@@ -12,9 +12,9 @@ from torch import Tensor
 from qbench.calibration import Source
 from qbench.diffusion.codecs import from_uint8
 from qbench.diffusion.noise import INITIAL, Choice, Purpose, uniform
-from qbench.diffusion.samplers import DDIM, NoiseSource, StepContext, sample
+from qbench.diffusion.samplers import Denoise, NoiseSource, Sampler, StepContext, sample
 from qbench.errors import DataError
-from qbench.stages.denoiser import load_denoiser
+from qbench.stages.denoiser import Denoiser
 from qbench.stages.stage import Work
 from qbench.stages.trajectory import Trajectory, batches
 
@@ -25,18 +25,30 @@ class Wanted:
 
     Attributes:
         trajectory: the stage.
+        denoiser: the workload's, in full precision.
         sampler: the workload's.
         rows: step and sample of each row, in the order of the file.
     """
 
     trajectory: Trajectory
-    sampler: DDIM
+    denoiser: Denoiser
+    sampler: Sampler
     rows: Sequence[tuple[int, int]]
 
     def noise(self, samples: Sequence[int]) -> NoiseSource:
         """Return the calibration noise of some samples."""
         shape = self.trajectory.workload.latent_shape
         return NoiseSource(shape, self.trajectory.seed, Purpose.CALIBRATION, samples)
+
+    def denoise(self, samples: Sequence[int]) -> Denoise:
+        """Return the denoiser for a batch of some samples."""
+        workload, count = self.trajectory.workload, self.trajectory.request.samples
+
+        def captions() -> list[str]:
+            found = workload.calibration_captions(range(count))
+            return [found[sample] for sample in samples]
+
+        return self.denoiser.conditioned(captions)
 
     def empty(self) -> Tensor:
         """Return room for x_t of every row, float32 [rows, *latent shape], on the host."""
@@ -48,8 +60,6 @@ def from_sampler(wanted: Wanted, work: Work) -> Tensor:
 
     Samples that end at about the same step share a batch, which ends with the last of them.
     """
-    device = work.runtime.torch_device()
-    denoiser = load_denoiser(wanted.trajectory.workload, device, {})
     row_of = {place: row for row, place in enumerate(wanted.rows)}
     last = [steps[-1] for steps in wanted.trajectory.steps]
     order = sorted(range(len(last)), key=last.__getitem__)
@@ -62,7 +72,8 @@ def from_sampler(wanted: Wanted, work: Work) -> Tensor:
             taken = [position for position, place in enumerate(places) if place in row_of]
             x[[row_of[places[position]] for position in taken]] = now[taken].cpu()
 
-        sample(denoiser, wanted.sampler, wanted.noise(samples), device, observe, stop=last[samples[-1]])
+        denoise, noise = wanted.denoise(samples), wanted.noise(samples)
+        sample(denoise, wanted.sampler, noise, wanted.denoiser.device, observe, stop=last[samples[-1]])
 
     for batch in batches(len(order), work.runtime.batch_size):
         run(order[batch.start : batch.stop])
@@ -85,8 +96,7 @@ def from_images(wanted: Wanted, work: Work) -> Tensor:
     Raises:
         DataError: the workload's images are not what it says they are.
     """
-    device = work.runtime.torch_device()
-    codec = load_denoiser(wanted.trajectory.workload, device, {}).codec
+    device, codec = wanted.denoiser.device, wanted.denoiser.codec
     images = wanted.trajectory.images
     order = np.argsort(
         uniform(seed=wanted.trajectory.seed, choice=Choice.CALIBRATION_IMAGE, indices=range(images.count)), stable=True

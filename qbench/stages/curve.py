@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from qbench.errors import StageError
+from qbench.stages.captions import described
+from qbench.stages.conversion import INPUT as CONVERTED
+from qbench.stages.conversion import model_inputs
 from qbench.stages.quantize import Quantized
 from qbench.stages.stage import Stage, Work
 from qbench.stages.trajectory import batches
@@ -54,7 +57,7 @@ class Curve(Stage):
     @property
     def work(self) -> float:
         """Steps of single samples; at each of them the denoiser is called three times."""
-        return float(self.samples * self.workload.sampler.steps)
+        return float(self.samples * self.workload.sampler.calls)
 
     @property
     def group(self) -> str:
@@ -62,12 +65,13 @@ class Curve(Stage):
         return f"{self.workload.name} {'quantized' if self.quantized.activations else 'plain'} activations"
 
     def parameters(self) -> dict[str, Any]:
-        """Workload with sampler, seed, number of samples."""
-        return {"workload": self.workload.describe(), "seed": self.seed, "samples": self.samples}
+        """Workload with sampler, seed, number of samples, and their captions if there are any."""
+        found = {"workload": self.workload.describe(), "seed": self.seed, "samples": self.samples}
+        return found | described(self.workload, self.workload.captions, range(self.samples))
 
     def inputs(self) -> Mapping[str, Stage]:
-        """What is quantized."""
-        return self.quantized.inputs()
+        """What is quantized, and the converted checkpoint, where there is one."""
+        return {**self.quantized.inputs(), **model_inputs(self.workload)}
 
     def compute(self, work: Work) -> None:
         """Write ``curve.json``.
@@ -84,26 +88,25 @@ class Curve(Stage):
         import torch
 
         from qbench.diffusion.noise import Purpose
-        from qbench.diffusion.samplers import DDIM, NoiseSource
+        from qbench.diffusion.samplers import NoiseSource, make_sampler
         from qbench.stages.denoiser import load_denoiser
-        from qbench.stages.lockstep import lockstep
+        from qbench.stages.lockstep import Squares, lockstep
 
         device = work.runtime.torch_device()
-        full_precision, quantized = (load_denoiser(self.workload, device, inputs) for inputs in ({}, work.inputs))
+        plain = {name: each for name, each in work.inputs.items() if name == CONVERTED}
+        full_precision, quantized = (load_denoiser(self.workload, device, inputs) for inputs in (plain, work.inputs))
         quantized.model.freeze()
-        sampler = DDIM(self.workload.schedule, self.workload.sampler)
+        sampler = make_sampler(self.workload.schedule, self.workload.sampler)
+
+        def compare(batch: range) -> Squares:
+            noise = NoiseSource(self.workload.latent_shape, self.seed, Purpose.EVALUATION, batch)
+            full, rounded = (
+                each.conditioned(lambda: self.workload.captions(batch)) for each in (full_precision, quantized)
+            )
+            return lockstep(full, rounded, sampler, noise, device, work.report)
+
         with torch.inference_mode():
-            parts = [
-                lockstep(
-                    full_precision,
-                    quantized,
-                    sampler,
-                    NoiseSource(self.workload.latent_shape, self.seed, Purpose.EVALUATION, batch),
-                    device,
-                    work.report,
-                )
-                for batch in batches(self.samples, work.runtime.batch_size)
-            ]
+            parts = [compare(batch) for batch in batches(self.samples, work.runtime.batch_size)]
         curve = {
             "samples": self.samples,
             "step_index": list(range(len(sampler))),

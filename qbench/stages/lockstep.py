@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from qbench.diffusion.samplers import DDIM, Denoise, NoiseSource, StepContext, sample
+from qbench.diffusion.samplers import Denoise, NoiseSource, Sampler, StepContext, sample
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Squares:
 def lockstep(
     full_precision: Denoise,
     quantized: Denoise,
-    sampler: DDIM,
+    sampler: Sampler,
     noise: NoiseSource,
     device: torch.device,
     report: Callable[[int], None],

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from qbench.bits import BitWidth
+from qbench.stages.conversion import load_workload, model_inputs
 from qbench.stages.quantize import Quantized
 from qbench.stages.stage import Stage, Work
 from qbench.workload import Workload
@@ -51,8 +52,8 @@ class Profile(Stage):
         }
 
     def inputs(self) -> Mapping[str, Stage]:
-        """What is quantized."""
-        return self.quantized.inputs()
+        """What is quantized, and the converted checkpoint, where there is one."""
+        return {**self.quantized.inputs(), **model_inputs(self.workload)}
 
     def compute(self, work: Work) -> None:
         """Write ``profile.json``.
@@ -62,12 +63,14 @@ class Profile(Stage):
         """
         import torch
 
+        from qbench.diffusion.guidance import unconditional_context
         from qbench.quant.census import coverage, take_census
         from qbench.stages.denoiser import WEIGHTS, load_denoiser
 
-        plain = self.workload.load()
+        plain = load_workload(self.workload, work.inputs)
         example = torch.zeros(1, *self.workload.latent_shape)
-        census = take_census(plain.module, plain.structure, example, torch.zeros(1, dtype=torch.int64))
+        context = None if plain.conditioning is None else unconditional_context(plain.conditioning, example.device)
+        census = take_census(plain.module, plain.structure, example, torch.zeros(1, dtype=torch.int64), context)
         model = load_denoiser(self.workload, torch.device("cpu"), work.inputs, self.bits, self.boundary_bits).model
         if "weights" in work.inputs:
             size = work.inputs["weights"].file(WEIGHTS).stat().st_size

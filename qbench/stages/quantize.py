@@ -10,6 +10,7 @@ from qbench.bits import FULL_PRECISION_BITS, BitWidth
 from qbench.errors import StageError
 from qbench.identity import digest
 from qbench.method import Method, Target
+from qbench.stages.conversion import model_inputs
 from qbench.stages.stage import Stage, Work
 from qbench.stages.trajectory import FILE as TRAJECTORY_FILE
 from qbench.stages.trajectory import Trajectory
@@ -95,9 +96,10 @@ class Weights(Stage):
         return self.assignment.describe("weights")
 
     def inputs(self) -> Mapping[str, Stage]:
-        """The trajectory, if the method asks for one."""
+        """The trajectory, if the method asks for one, and the converted checkpoint, where there is one."""
         trajectory = self.assignment.trajectory("weights")
-        return {} if trajectory is None else {"trajectory": trajectory}
+        given = {} if trajectory is None else {"trajectory": trajectory}
+        return {**given, **model_inputs(self.assignment.workload)}
 
     def compute(self, work: Work) -> None:
         """Write the packed checkpoint."""
@@ -140,9 +142,10 @@ class Activations(Stage):
         return self.assignment.describe("activations")
 
     def inputs(self) -> Mapping[str, Stage]:
-        """The weights and the trajectory, where there are any."""
+        """The weights, the trajectory and the converted checkpoint, where there are any."""
         given = {"weights": self.weights, "trajectory": self.assignment.trajectory("activations")}
-        return {name: stage for name, stage in given.items() if stage is not None}
+        found = {name: stage for name, stage in given.items() if stage is not None}
+        return {**found, **model_inputs(self.assignment.workload)}
 
     def compute(self, work: Work) -> None:
         """Write the grids."""
@@ -194,6 +197,7 @@ def _prepare(assignment: Assignment, work: Work, target: Target) -> tuple[QuantM
     from safetensors.torch import load_file
 
     from qbench.method import CalibrationData
+    from qbench.stages.calibration_context import conditioned_rows
     from qbench.stages.denoiser import load_denoiser
 
     bits = assignment.bits_for(target)
@@ -201,11 +205,12 @@ def _prepare(assignment: Assignment, work: Work, target: Target) -> tuple[QuantM
     model = load_denoiser(assignment.workload, device, work.inputs, bits, assignment.boundary_bits).model
     if "trajectory" not in work.inputs:
         return model, None, bits
-    found = load_file(work.inputs["trajectory"].file(TRAJECTORY_FILE), device=str(device))
+    rows, context = conditioned_rows(load_file(work.inputs["trajectory"].file(TRAJECTORY_FILE), device=str(device)))
     data = CalibrationData(
-        x=found["x"],
-        timesteps=found["timestep"],
-        step_indices=found["step_index"],
+        x=rows["x"],
+        timesteps=rows["timestep"],
+        step_indices=rows["step_index"],
+        context=context,
         batch_size=work.runtime.batch_size,
         report=work.report,
         seed=assignment.seed,

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from qbench.errors import StageError
+from qbench.stages.captions import described
+from qbench.stages.conversion import model_inputs
 from qbench.stages.quantize import Quantized
 from qbench.stages.stage import Stage, Work
 from qbench.stages.trajectory import batches
@@ -50,7 +52,7 @@ class Sample(Stage):
     @property
     def work(self) -> float:
         """Denoiser calls on one sample."""
-        return float((self.stop - self.start) * self.workload.sampler.steps)
+        return float((self.stop - self.start) * self.workload.sampler.calls)
 
     @property
     def group(self) -> str:
@@ -58,12 +60,13 @@ class Sample(Stage):
         return f"{self.workload.name} {'quantized' if self.quantized.activations else 'plain'} activations"
 
     def parameters(self) -> dict[str, Any]:
-        """Workload with sampler, seed, range of samples."""
-        return {"workload": self.workload.describe(), "seed": self.seed, "start": self.start, "stop": self.stop}
+        """Workload with sampler, seed, range of samples, and their captions if there are any."""
+        found = {"workload": self.workload.describe(), "seed": self.seed, "start": self.start, "stop": self.stop}
+        return found | described(self.workload, self.workload.captions, range(self.start, self.stop))
 
     def inputs(self) -> Mapping[str, Stage]:
-        """What is quantized."""
-        return self.quantized.inputs()
+        """What is quantized, and the converted checkpoint, where there is one."""
+        return {**self.quantized.inputs(), **model_inputs(self.workload)}
 
     def compute(self, work: Work) -> None:
         """Write uint8 images [count, channels, height, width].
@@ -76,14 +79,14 @@ class Sample(Stage):
 
         from qbench.diffusion.codecs import to_uint8
         from qbench.diffusion.noise import Purpose
-        from qbench.diffusion.samplers import DDIM, NoiseSource, StepContext, sample
+        from qbench.diffusion.samplers import NoiseSource, StepContext, make_sampler, sample
         from qbench.stages.denoiser import load_denoiser
         from qbench.stages.side_by_side import side_by_side
 
         device = work.runtime.torch_device()
         denoiser = load_denoiser(self.workload, device, work.inputs)
         denoiser.model.freeze()
-        sampler = DDIM(self.workload.schedule, self.workload.sampler)
+        sampler = make_sampler(self.workload.schedule, self.workload.sampler)
         images = np.empty((self.stop - self.start, *self.workload.image_shape), np.uint8)
 
         @torch.inference_mode()
@@ -94,7 +97,8 @@ class Sample(Stage):
 
             indices = range(self.start + batch.start, self.start + batch.stop)
             noise = NoiseSource(self.workload.latent_shape, self.seed, Purpose.EVALUATION, indices)
-            latents = sample(denoiser, sampler, noise, device, observe)
+            denoise = denoiser.conditioned(lambda: self.workload.captions(indices))
+            latents = sample(denoise, sampler, noise, device, observe)
             decoded = denoiser.codec.decode(latents)
             if not bool(decoded.isfinite().all()):
                 raise StageError(f"decoded images {indices.start} to {indices.stop - 1} are not finite")

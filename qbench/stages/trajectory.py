@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
 from qbench.calibration import CalibrationRequest
 from qbench.errors import DataError, StageError
+from qbench.stages.captions import described
+from qbench.stages.conversion import model_inputs
 from qbench.stages.stage import Stage, Work
 from qbench.workload import ImageSet, Workload
 
@@ -38,7 +40,7 @@ class Trajectory(Stage):
     @property
     def size(self) -> int:
         """Rows of the data."""
-        return self.request.size(self.workload.sampler.steps)
+        return self.request.size(self.workload.sampler.calls)
 
     @property
     def work(self) -> float:
@@ -59,7 +61,7 @@ class Trajectory(Stage):
         from qbench.diffusion.noise import Choice, uniform
 
         draws = uniform(seed=self.seed, choice=Choice.CALIBRATION_STEP, indices=range(self.request.samples))
-        return tuple(self.request.steps_of(draw, self.workload.sampler.steps) for draw in draws.tolist())
+        return tuple(self.request.steps_of(draw, self.workload.sampler.calls) for draw in draws.tolist())
 
     @property
     def images(self) -> ImageSet:
@@ -77,16 +79,24 @@ class Trajectory(Stage):
         return found
 
     def parameters(self) -> dict[str, Any]:
-        """Workload with sampler, request, seed, and the digest of real images where they are used."""
+        """Workload with sampler, request, seed, and the digests of real images and captions where they are used."""
         found = {
             "workload": self.workload.describe(),
             "request": self.request.model_dump(mode="json"),
             "seed": self.seed,
         }
+        found |= described(self.workload, self.workload.calibration_captions, range(self.request.samples))
         return found | {"images": self.images.digest} if self.request.source == "images" else found
+
+    def inputs(self) -> Mapping[str, Stage]:
+        """The converted checkpoint, where there is one."""
+        return model_inputs(self.workload)
 
     def compute(self, work: Work) -> None:
         """Write ``x`` [count, *latent shape], ``timestep`` and ``step_index`` [count], by step and then by sample.
+
+        ``x`` is what the denoiser is given at the step, in the scale that it was trained with. Where samples have
+        captions, the file holds their context too, as ``calibration_context`` has it.
 
         Raises:
             StageError: the denoiser's output or the data are not finite.
@@ -95,13 +105,16 @@ class Trajectory(Stage):
         import torch
         from safetensors.torch import save_file
 
-        from qbench.diffusion.samplers import DDIM
+        from qbench.diffusion.samplers import make_sampler
+        from qbench.stages.calibration_context import context_table
         from qbench.stages.calibration_inputs import INPUTS, Wanted
+        from qbench.stages.denoiser import load_denoiser
 
-        sampler = DDIM(self.workload.schedule, self.workload.sampler)
+        denoiser = load_denoiser(self.workload, work.runtime.torch_device(), work.inputs)
+        sampler = make_sampler(self.workload.schedule, self.workload.sampler)
         rows = sorted((step, sample) for sample, steps in enumerate(self.steps) for step in steps)
         with torch.inference_mode():
-            x = INPUTS[self.request.source](Wanted(self, sampler, rows), work)
+            x = INPUTS[self.request.source](Wanted(self, denoiser, sampler, rows), work)
         broken = ~x.flatten(1).isfinite().all(dim=1)
         if bool(broken.any()):
             step, sample = rows[int(broken.int().argmax())]
@@ -110,6 +123,12 @@ class Trajectory(Stage):
             )
         index = torch.tensor([step for step, _ in rows])
         tensors = {"x": x, "step_index": index, "timestep": torch.from_numpy(sampler.timesteps)[index]}
+        if denoiser.conditioning is not None:
+            captions = self.workload.calibration_captions(range(self.request.samples))
+            of_rows = [captions[sample] for _, sample in rows]
+            is_guided = denoiser.guidance_scale != 1.0
+            with torch.inference_mode():
+                tensors |= context_table(denoiser.conditioning, of_rows, is_guided, work.runtime.batch_size)
         save_file(tensors, work.folder / FILE)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from qbench.diffusion.codecs import PixelUnshuffle, from_uint8, to_uint8
 from qbench.diffusion.noise import Purpose
 from qbench.diffusion.sampler_settings import SamplerSettings, ScheduleSettings
-from qbench.diffusion.samplers import DDIM, NoiseSource, StepContext, sample
+from qbench.diffusion.samplers import NoiseSource, StepContext, make_sampler, sample
 from qbench.metrics.frechet import frechet_distance, gaussian
 from qbench.metrics.metric import Gaussian
 from qbench.zoo.denoiser_training import STEPS, noised, to_latents
@@ -78,7 +78,7 @@ def sampled_images(model: UNet2DModel, count: int, steps: int, seed: int = 0) ->
         estimate: Tensor = model(x, step.timestep).sample
         return estimate
 
-    sampler = DDIM(ScheduleSettings(), SamplerSettings(steps=steps))
+    sampler = make_sampler(ScheduleSettings(), SamplerSettings(steps=steps))
     codec = PixelUnshuffle(PIXELS_PER_BLOCK)
     shards = []
     for rows in _batches(count):

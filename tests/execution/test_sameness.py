@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from qbench.bits import BitWidth
+from qbench.diffusion.ddim import DDIM
 from qbench.diffusion.noise import Purpose, normal
-from qbench.diffusion.samplers import DDIM, NoiseSource, sample
+from qbench.diffusion.samplers import NoiseSource, sample
 from qbench.execution.inline import Inline
 from qbench.execution.listener import Listener
 from qbench.plan import Plan, make_plan

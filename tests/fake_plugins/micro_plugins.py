@@ -100,7 +100,7 @@ class MicroPool(Extractor):
 
     title = "means of the quarters"
     features = ("pooled",)
-    image_shape = (1, 8, 8)
+    image_shapes = ((1, 8, 8),)
 
     def weights(self) -> Mapping[str, str]:
         return {"micro-pool": sha256(b"micro-pool").hexdigest()}

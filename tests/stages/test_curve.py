@@ -12,8 +12,9 @@ from torch import Tensor
 
 from qbench import plugins
 from qbench.bits import BitWidth
+from qbench.diffusion.ddim import DDIM
 from qbench.diffusion.noise import INITIAL, Purpose
-from qbench.diffusion.samplers import DDIM, Denoise, NoiseSource, StepContext
+from qbench.diffusion.samplers import Denoise, NoiseSource, StepContext
 from qbench.errors import StageError
 from qbench.plugin import create
 from qbench.quant import AffineGrid, QuantModel, RunningMinMax, min_max_per_channel

@@ -22,8 +22,9 @@ from qbench.calibration import (
     UniformSteps,
 )
 from qbench.diffusion.codecs import from_uint8
+from qbench.diffusion.ddim import DDIM
 from qbench.diffusion.noise import INITIAL, Choice, Purpose, normal, uniform
-from qbench.diffusion.samplers import DDIM, NoiseSource, StepContext, sample
+from qbench.diffusion.samplers import NoiseSource, StepContext, sample
 from qbench.errors import DataError, StageError
 from qbench.plan import make_plan
 from qbench.plugin import create
