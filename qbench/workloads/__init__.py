@@ -1,0 +1,1 @@
+"""What the built-in workloads are made of: checkpoints and their conversion, captions, real images."""
