@@ -1,46 +1,65 @@
-"""A folder of images as an ``ImageSet``: what other programs write, and what data sets are published as.
+"""Folders of images: what other programs write, and what data sets are published as.
 
-Pixels are taken as they are stored: nothing is resized, and nothing is turned as a camera's notes may ask for.
+How each file is read, and what is refused, is said in ``encoded_image``.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from qbench.errors import DataError
+from qbench.metrics.encoded_image import Header, decoded_image, image_header
 from qbench.workload import ImageSet
 
 if TYPE_CHECKING:
     from numpy import uint8
     from numpy.typing import NDArray
+    from PIL.Image import Image
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """How the names of image files end, in lower or upper case."""
-GREY = ("1", "L")
-COLOUR = ("P", "RGB")
 THREADS = 4
 """Files that are decoded at the same time."""
 
 
 @dataclass(frozen=True)
-class _Header:
+class ImageFile:
+    """A file that was read once, for its digest and its header.
+
+    Attributes:
+        path: where it lies.
+        header: what it says of itself.
+        digest: SHA-256 of its bytes.
+    """
+
     path: Path
-    width: int
-    height: int
-    is_colour: bool
+    header: Header
     digest: bytes
+
+    @property
+    def place(self) -> str:
+        """The path, to begin the sentence of an error."""
+        return str(self.path)
+
+    def decoded(self, channels: int) -> Image:
+        """Return its pixels in one channel (mode L) or three (RGB).
+
+        Raises:
+            DataError: it cannot be read, or holds other bytes than before.
+        """
+        content = _content(self.path)
+        if hashlib.sha256(content).digest() != self.digest:
+            raise DataError(f"{self.path} changed since it was first read: start again")
+        return decoded_image(content, self.place, channels)
 
 
 def image_folder(path: Path) -> ImageSet:
@@ -61,18 +80,46 @@ def image_folder(path: Path) -> ImageSet:
             alpha channel, more than 8 bits a channel, more than one image, or colours that are not RGB. A file that is
             cut short may be found out only when its pixels are read, and one that changed since is.
     """
-    headers = [_header(file) for file in _files(path)]
-    first = headers[0]
-    for other in headers:
-        if (other.width, other.height) != (first.width, first.height):
+    files = image_files(path)
+    first = files[0]
+    for other in files:
+        if _size(other) != _size(first):
             raise DataError(
-                f"{path}: {first.path.name} is {first.width}x{first.height} pixels and {other.path.name} is "
-                f"{other.width}x{other.height}: resize the images to one size first"
+                f"{path}: {first.path.name} is {_size(first)} pixels and {other.path.name} is {_size(other)}: resize "
+                "the images to one size first"
             )
-    shape = (3 if any(each.is_colour for each in headers) else 1, first.height, first.width)
-    digest = hashlib.sha256(b"".join(each.digest for each in headers)).hexdigest()
-    read = partial(_read, headers, shape)
-    return ImageSet(path.resolve().name, len(headers), digest, read)
+    channels = 3 if any(each.header.is_colour for each in files) else 1
+    shape = (channels, first.header.height, first.header.width)
+    return ImageSet(path.resolve().name, len(files), files_digest(files), partial(_read, files, shape))
+
+
+def image_files(path: Path, names: Sequence[str] | None = None, limit: int | None = None) -> list[ImageFile]:
+    """Read the images of a folder once, of any sizes, for their digests and headers.
+
+    Args:
+        path: the folder.
+        names: of the files that count, in their order; by default all of them, in natural order of their names.
+        limit: how many of the first ones; by default all.
+
+    Raises:
+        DataError: as for ``image_folder``, sizes aside; or one of the names is not there.
+    """
+    paths = image_paths(path)
+    if names is not None:
+        names = names[:limit]
+        missing = sorted(set(names) - {each.name for each in paths})
+        if missing:
+            raise DataError(
+                f"{path} lacks {len(missing):,} of the {len(names):,} images that are due, {missing[0]} for one: put "
+                "them there, under these names"
+            )
+        paths = [path / name for name in names]
+    return [_read_once(each) for each in paths[:limit]]
+
+
+def files_digest(files: Sequence[ImageFile]) -> str:
+    """Return the SHA-256 of the files' bytes in their order, 64 hexadecimal digits."""
+    return hashlib.sha256(b"".join(each.digest for each in files)).hexdigest()
 
 
 def image_stems(path: Path) -> list[str]:
@@ -81,10 +128,15 @@ def image_stems(path: Path) -> list[str]:
     Raises:
         DataError: there is no such folder, or no image is in it.
     """
-    return [file.stem for file in _files(path)]
+    return [file.stem for file in image_paths(path)]
 
 
-def _files(path: Path) -> list[Path]:
+def image_paths(path: Path) -> list[Path]:
+    """Return the image files of a folder in natural order of their names, reading none.
+
+    Raises:
+        DataError: there is no such folder, or no image is in it.
+    """
     try:
         seen = [each for each in path.iterdir() if not each.name.startswith(".")]
     except NotADirectoryError:
@@ -114,61 +166,30 @@ def _natural(path: Path) -> tuple[list[str | int], str]:
     return [int(part) if part.isdecimal() else part for part in parts], path.name
 
 
-def _header(path: Path) -> _Header:
-    with _naming(path):
-        content = path.read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
-            _check(path, image)
-            return _Header(path, *image.size, image.mode in COLOUR, hashlib.sha256(content).digest())
+def _read_once(path: Path) -> ImageFile:
+    content = _content(path)
+    return ImageFile(path, image_header(content, str(path)), hashlib.sha256(content).digest())
 
 
-def _check(path: Path, image: Image.Image) -> None:
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        raise DataError(
-            f"{path} has an alpha channel: flatten it first, with ImageMagick for example by "
-            "`mogrify -background white -alpha remove -alpha off`"
-        )
-    # Pillow itself cuts 16 bits of colour down to 8, and tells so only in the name of its decoder's mode.
-    if image.mode[0] in "IF" or ";16" in str(getattr(image, "tile", "")):
-        raise DataError(
-            f"{path} has more than 8 bits a channel: convert it first, with ImageMagick for example by "
-            "`mogrify -depth 8`"
-        )
-    if image.mode not in (*GREY, *COLOUR):
-        raise DataError(
-            f"{path} is in {image.mode} colours: convert it first, with ImageMagick for example by "
-            "`mogrify -colorspace sRGB`"
-        )
-    frames = getattr(image, "n_frames", 1)
-    if frames != 1:
-        raise DataError(f"{path} holds {frames} images: write each into a file of its own")
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read as an image ({error.strerror}): remove it or write it again") from error
 
 
-def _read(headers: Sequence[_Header], shape: tuple[int, int, int], indices: Sequence[int]) -> NDArray[uint8]:
+def _size(file: ImageFile) -> str:
+    return f"{file.header.width}x{file.header.height}"
+
+
+def _read(files: Sequence[ImageFile], shape: tuple[int, int, int], indices: Sequence[int]) -> NDArray[uint8]:
     images = np.empty((len(indices), *shape), np.uint8)
     with ThreadPoolExecutor(THREADS) as pool:
-        for row, pixels in enumerate(pool.map(partial(_pixels, shape), [headers[index] for index in indices])):
+        for row, pixels in enumerate(pool.map(partial(_pixels, shape), [files[index] for index in indices])):
             images[row] = pixels
     return images
 
 
-def _pixels(shape: tuple[int, int, int], header: _Header) -> NDArray[uint8]:
+def _pixels(shape: tuple[int, int, int], file: ImageFile) -> NDArray[uint8]:
     channels, height, width = shape
-    with _naming(header.path):
-        content = header.path.read_bytes()
-        if hashlib.sha256(content).digest() != header.digest:
-            raise DataError(f"{header.path} changed since it was first read: start again")
-        with Image.open(io.BytesIO(content)) as image:
-            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-            return pixels.reshape(height, width, channels).transpose(2, 0, 1)
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:  # Pillow has no error of its own for every damage
-        reason = "of no known format" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
-        raise DataError(f"{path} cannot be read as an image ({reason}): remove it or write it again") from error
+    return np.asarray(file.decoded(channels)).reshape(height, width, channels).transpose(2, 0, 1)

@@ -8,6 +8,7 @@ guided-diffusion write them, and ``mu_s`` and ``sigma_s`` for the spatial featur
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,55 @@ def read_statistics(path: Path, feature: str) -> Gaussian:
         if array.dtype.kind not in "fiu" or not array.size:
             raise DataError(f"{path}: {key} holds {array.dtype} of shape {array.shape}, which is no statistics")
     return checked_statistics(mean, covariance, f"{path}, {' and '.join(keys)}")
+
+
+def features_in(path: Path, features: Sequence[str]) -> list[str]:
+    """Return which features of an extractor a file has statistics of, reading none.
+
+    The ``mu`` and ``sigma`` of an .npz are of the extractor's first feature.
+
+    Args:
+        path: an .npz or .safetensors file.
+        features: the extractor's, its main one first.
+
+    Raises:
+        DataError: the file is missing or damaged or of another kind, or has statistics of none of them.
+    """
+    candidates = features if path.suffix == ".safetensors" else [features[0], SPATIAL]
+    found = [each for each in features if each in candidates and holds_statistics(path, each)]
+    if not found:
+        due = "mu and sigma" if path.suffix == ".npz" else "<feature>.mean and <feature>.cov"
+        raise DataError(
+            f"{path} holds no statistics of {' or '.join(features)}: {due} are due, and it holds "
+            f"{', '.join(array_names(path)) or 'nothing'}"
+        )
+    return found
+
+
+def read_all_statistics(path: Path, features: Sequence[str]) -> dict[str, Gaussian]:
+    """Return the statistics of each feature of an extractor that a file has.
+
+    Raises:
+        DataError: as for ``features_in`` and ``read_statistics``.
+    """
+    return {feature: read_statistics(path, feature) for feature in features_in(path, features)}
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """Return what a .safetensors file says of itself; an .npz says nothing.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    from safetensors import safe_open
+
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return dict(file.metadata() or {})
+    except Exception as error:
+        raise _unreadable(path, error) from error
 
 
 def array_names(path: Path) -> list[str]:

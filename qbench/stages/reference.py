@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from qbench.errors import DataError
 from qbench.metrics.extractor import Extractor
 from qbench.stages.features import extract_to, feature_file
 from qbench.stages.stage import Stage, Work
@@ -82,7 +81,9 @@ class Reference(Stage):
         from qbench.metrics.frechet import factored
 
         found = self._set
-        statistics = self._of_images(found, work) if isinstance(found, ImageSet) else _of_file(Path(found.path))
+        statistics = (
+            self._of_images(found, work) if isinstance(found, ImageSet) else _of_file(Path(found.path), self.extractor)
+        )
         tensors = {}
         for feature, each in statistics.items():
             complete = factored(each)
@@ -116,20 +117,7 @@ class Reference(Stage):
         }
 
 
-def _of_file(path: Path) -> dict[str, Gaussian]:
-    from safetensors.numpy import load_file
+def _of_file(path: Path, extractor: Extractor) -> dict[str, Gaussian]:
+    from qbench.metrics.statistics_file import read_all_statistics
 
-    from qbench.metrics.frechet import checked_statistics
-
-    try:
-        tensors = load_file(path)
-    except Exception as error:  # safetensors has no error of its own for every damage
-        raise DataError(f"{path} cannot be read as statistics ({error})") from error
-    features = [name.removesuffix(".mean") for name in tensors if name.endswith(".mean")]
-    lacking = [name for name in features if f"{name}.cov" not in tensors]
-    if lacking or not features:
-        raise DataError(f"{path} holds no statistics: <feature>.mean and <feature>.cov are due")
-    return {
-        feature: checked_statistics(tensors[f"{feature}.mean"], tensors[f"{feature}.cov"], f"{path}, {feature}")
-        for feature in features
-    }
+    return read_all_statistics(path, extractor.features)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from qbench.errors import DataError
-from qbench.metrics.image_folder import image_folder, image_stems
+from qbench.metrics.image_folder import files_digest, image_files, image_folder, image_stems
 
 
 def images(count: int = 3, channels: int = 1, size: int = 6, seed: int = 0) -> np.ndarray:
@@ -277,3 +277,22 @@ def test_stems_are_in_the_order_of_the_images(folder: Path) -> None:
         save(images()[0], folder / name)
     (folder / "captions.txt").touch()
     assert image_stems(folder) == ["img1", "img2", "img10"]
+
+
+def test_files_of_all_sizes(folder: Path) -> None:
+    for index, size in enumerate((6, 9, 12)):
+        save(images(size=size)[0], folder / f"{index}.png")
+    files = image_files(folder)
+    assert [each.header.height for each in files] == [6, 9, 12]
+    assert [each.path.name for each in image_files(folder, limit=2)] == ["0.png", "1.png"]
+    assert [each.path.name for each in image_files(folder, ["2.png", "0.png"])] == ["2.png", "0.png"]
+    assert len({files_digest(files), files_digest(files[:2]), files_digest(files[::-1])}) == 3
+
+
+def test_files_that_are_not_asked_for_are_not_read(folder: Path) -> None:
+    save(images()[0], folder / "a.png")
+    (folder / "b.png").write_bytes(b"damaged")
+    assert len(image_files(folder, limit=1)) == len(image_files(folder, ["a.png"])) == 1
+    assert len(image_files(folder, ["a.png", "gone.png"], limit=1)) == 1
+    with pytest.raises(DataError, match=r"lacks 1 of the 2 images that are due, gone\.png for one: put them there"):
+        image_files(folder, ["a.png", "gone.png"])

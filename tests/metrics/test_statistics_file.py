@@ -7,7 +7,14 @@ import pytest
 from safetensors.numpy import save_file
 
 from qbench.errors import DataError
-from qbench.metrics.statistics_file import array_names, holds_statistics, read_statistics
+from qbench.metrics.statistics_file import (
+    array_names,
+    features_in,
+    holds_statistics,
+    metadata,
+    read_all_statistics,
+    read_statistics,
+)
 
 
 def statistics(dimensions: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -147,3 +154,45 @@ def test_no_such_file_or_another_kind(tmp_path: Path) -> None:
     (tmp_path / "a.pkl").touch()
     with pytest.raises(DataError, match=r"a\.pkl is neither an \.npz nor a \.safetensors file"):
         read_statistics(tmp_path / "a.pkl", "pooled")
+
+
+def test_an_archive_is_of_the_main_feature_and_the_spatial_one(published: Path, tmp_path: Path) -> None:
+    assert features_in(published, ("pooled", "spatial", "logits")) == ["pooled", "spatial"]
+    assert features_in(published, ("image",)) == ["image"]
+    found = read_all_statistics(published, ("pooled", "spatial", "logits"))
+    assert {name: len(each.mean) for name, each in found.items()} == {"pooled": 5, "spatial": 3}
+    path = tmp_path / "without-spatial.npz"
+    np.savez(path, mu=np.zeros(3), sigma=np.eye(3))
+    assert features_in(path, ("pooled", "spatial", "logits")) == ["pooled"]
+
+
+def test_our_own_files_are_asked_for_the_features_of_an_extractor(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    mean, covariance = statistics(4)
+    save_file(
+        {f"{name}.{part}": array for name in ("b", "a") for part, array in (("mean", mean), ("cov", covariance))}, path
+    )
+    assert features_in(path, ("a", "c", "b")) == ["a", "b"]
+    assert list(read_all_statistics(path, ("b", "c"))) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "due"), [("npz", "mu and sigma"), ("safetensors", "<feature>.mean and <feature>.cov")]
+)
+def test_a_file_without_any_feature_of_an_extractor(tmp_path: Path, suffix: str, due: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    arrays = {"other": np.zeros(3)}
+    np.savez(path, **arrays) if suffix == "npz" else save_file(arrays, path)
+    with pytest.raises(DataError) as caught:
+        features_in(path, ("pooled", "spatial"))
+    assert str(caught.value) == f"{path} holds no statistics of pooled or spatial: {due} are due, and it holds other"
+
+
+def test_what_a_file_says_of_itself(published: Path, tmp_path: Path) -> None:
+    save_file({"a": np.zeros(1)}, tmp_path / "a.safetensors", {"samples": "3"})
+    save_file({"a": np.zeros(1)}, tmp_path / "b.safetensors")
+    assert metadata(tmp_path / "a.safetensors") == {"samples": "3"}
+    assert metadata(tmp_path / "b.safetensors") == metadata(published) == {}
+    (tmp_path / "b.safetensors").write_bytes(b"damaged")
+    with pytest.raises(DataError, match="cannot be read as statistics"):
+        metadata(tmp_path / "b.safetensors")
