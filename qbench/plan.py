@@ -155,6 +155,7 @@ class _Planner:
         self._references: dict[tuple[str, tuple[str, str]], Reference] = {}
 
     def plan(self, cell: Cell) -> CellPlan:
+        self._check_captions(cell)
         is_sampled_here = self._images_made_elsewhere(cell) is None
         of_cell = _quantized(cell) if is_sampled_here else Quantized()
         profile = Profile(cell.workload, cell.bits, cell.boundary_bits, of_cell) if is_sampled_here else None
@@ -166,6 +167,8 @@ class _Planner:
             if not _can_be_compared(cell, metric):
                 continue
             try:
+                for asset in metric.assets():
+                    asset.require()
                 score = self._score(cell, metric)
                 _ = score.digest  # for which the digest of weights is asked
             except DataError as error:
@@ -173,6 +176,21 @@ class _Planner:
             else:
                 scores[metric.name] = score
         return CellPlan(cell, profile, curve, self._sampled(cell), scores, missing)
+
+    def _check_captions(self, cell: Cell) -> None:
+        workload = cell.workload
+        place = f"{self._path}: {cell.workload_label}"
+        if workload.has_captions:
+            try:
+                workload.captions(range(cell.samples))
+                workload.calibration_captions(range(1))
+            except DataError as error:
+                raise SuiteError(f"{place}: {error}") from error
+        elif workload.sampler.guidance_scale != 1.0:
+            raise SuiteError(
+                f"{place}: it samples without captions, so a guidance_scale of {workload.sampler.guidance_scale:g} has "
+                "nothing to guide by: leave it 1"
+            )
 
     def _images_made_elsewhere(self, cell: Cell) -> ImageSet | None:
         images = cell.method.images() if cell.method is not None else None
@@ -252,7 +270,7 @@ class _Planner:
             )
             try:
                 self._extractors[key].weights()
-            except DataError as error:  # asked for once: it may have been looked for on the network
+            except DataError as error:  # asked for once: large files may be read for it
                 self._missing[key] = str(error)
         if key in self._missing:
             raise DataError(self._missing[key])
@@ -262,10 +280,10 @@ class _Planner:
                 f"{self._path}: {metric.name} needs the feature {metric.need.feature!r}, which the extractor {name!r} "
                 f"has not: {did_you_mean(metric.need.feature, list(extractor.features))}"
             )
-        if extractor.image_shape not in (None, cell.workload.image_shape):
+        if not extractor.takes(cell.workload.image_shape):
             raise SuiteError(
                 f"{self._path}: {metric.name} cannot be computed on {cell.workload_label}: the extractor {name!r} "
-                f"takes images of shape {extractor.image_shape}, not {cell.workload.image_shape}"
+                f"takes images of shape {extractor.shapes_in_words()}, not {cell.workload.image_shape}"
             )
         if extractor.needs_captions:
             try:

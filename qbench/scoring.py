@@ -123,10 +123,10 @@ def _check(figure: _Figure) -> None:
             f"{did_you_mean(metric.need.feature, list(extractor.features))}"
         )
     for images in looked_at:
-        if extractor.image_shape not in (None, images.shape):
+        if not extractor.takes(images.shape):
             raise DataError(
-                f"{metric.name} takes images of shape {extractor.image_shape} (channels, height, width), and those of "
-                f"{images.path} have {images.shape}: convert them first"
+                f"{metric.name} takes images of shape {extractor.shapes_in_words()} (channels, height, width), and "
+                f"those of {images.path} have {images.shape}: convert them first"
             )
     if extractor.needs_captions and request.captions is None:
         raise DataError(

@@ -130,6 +130,14 @@ def install(tmp_path: Path) -> Iterator[Callable[[str, str, dict[str, str]], Non
         yield install_one
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_downloads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is fetched, and what is remembered of files, stays within the tests."""
+    with pytest.MonkeyPatch.context() as context:
+        context.setenv("QBENCH_DOWNLOADS", str(tmp_path_factory.mktemp("downloads")))
+        yield
+
+
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder, with a store of its own in ``store``; results go to ``results``."""
@@ -137,8 +145,34 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setenv("QBENCH_STORE", str(folder / "store"))
+    monkeypatch.setenv("QBENCH_DOWNLOADS", str(folder / "downloads"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return folder
+
+
+@pytest.fixture
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Empty folders in place of all that files are fetched to: ``downloads``, ``torch`` and ``hub``."""
+    monkeypatch.setenv("QBENCH_DOWNLOADS", str(tmp_path / "downloads"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "huggingface" / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("qbench.workloads.download.PAUSE_SECONDS", 0.0)
+    return tmp_path
+
+
+@pytest.fixture
+def server(caches: Path, fake_plugins: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A server of files on the loopback, which is Hugging Face's hub too; see ``micro_server``."""
+    from micro_server import serving
+
+    with serving() as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", running.url)
+        template = running.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield running
 
 
 @pytest.fixture

@@ -180,7 +180,7 @@ class TestRefusals:
     def test_images_that_the_extractor_does_not_take(self, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch):
         import micro_plugins
 
-        monkeypatch.setattr(micro_plugins.MicroPool, "image_shape", (3, 8, 8))
+        monkeypatch.setattr(micro_plugins.MicroPool, "image_shapes", ((3, 8, 8),))
         with pytest.raises(QbenchError, match=r"micro-distance.* takes images of shape \(3, 8, 8\), not \(1, 8, 8\)"):
             plan()
 
@@ -216,7 +216,7 @@ class TestMissingWeights:
             "round": {"mse-to-fp"},
         }
         assert all(cell.missing == {"micro-distance": "net.pth is missing: put the file there"} for cell in made.cells)
-        assert asked == ["micro-pool"]  # once, since it may take a look at the network
+        assert asked == ["micro-pool"]  # once, since large files may be read for it
 
     def test_a_run_keeps_all_others_and_shows_what_is_missing(
         self, asked: list[str], micro_suite: Callable[..., Path], qbench: Callable[..., Any], workplace: Path

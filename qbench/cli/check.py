@@ -5,7 +5,7 @@ import json
 import typer
 
 from qbench.cli import options
-from qbench.cli.options import JsonOption, OnlyOption, ResultsOption, SetOption, SuiteArgument
+from qbench.cli.options import JsonOption, OnlyOption, ResultsOption, SetOption, StandinOption, SuiteArgument
 
 INCOMPLETE = 3
 
@@ -15,10 +15,11 @@ def check(
     results: ResultsOption = options.RESULTS,
     only: OnlyOption = None,
     overrides: SetOption = None,
+    standin: StandinOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say whether a suite's results are there. Exit code 0: complete, 3: incomplete, 1: failures or an error."""
-    chosen = options.load(suite, only, overrides)
+    chosen = options.load(suite, only, overrides, standin)
     from qbench.results.completeness import state_of_cells
 
     states = state_of_cells(chosen, results / chosen.name)

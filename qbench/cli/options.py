@@ -29,12 +29,18 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the suite, written as in YAML: samples=100."),
 ]
+StandinOption = Annotated[
+    bool,
+    typer.Option(
+        "--standin", help="Tiny models in place of the real ones, scaled down as the suite says: runs anywhere."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 RESULTS = Path("results")
 
 
-def load(name: str, only: list[str] | None, overrides: list[str] | None) -> "Suite":
+def load(name: str, only: list[str] | None, overrides: list[str] | None, standin: bool = False) -> "Suite":
     """Return the suite a command line asks for.
 
     Raises:
@@ -46,16 +52,16 @@ def load(name: str, only: list[str] | None, overrides: list[str] | None) -> "Sui
     from qbench.yaml_file import parse_value
 
     values: dict[str, Any] = {}
-    for key, text in _pairs("--set", overrides):
+    for key, text in pairs("--set", overrides):
         if key in values:
             raise typer.BadParameter(f"--set {key}: given twice")
         values[key] = parse_value(text)
     selection: dict[str, list[str]] = {}
-    for key, text in _pairs("--only", only):
+    for key, text in pairs("--only", only):
         if key not in KEYS:
             raise typer.BadParameter(f"--only {key}: cells are selected by {', '.join(KEYS)}")
         selection.setdefault(key, []).append(text)
-    suite = load_suite(find_suite(name), values)
+    suite = load_suite(find_suite(name), values, standin)
     return suite.only(selection) if selection else suite
 
 
@@ -70,11 +76,16 @@ def open_store(path: Path | None, read_only: bool = False) -> "Store":
     return Store(path or default_store_path(), read_only)
 
 
-def _pairs(option: str, texts: list[str] | None) -> list[tuple[str, str]]:
-    pairs = []
+def pairs(option: str, texts: list[str] | None) -> list[tuple[str, str]]:
+    """Return keys and values of an option that may be repeated.
+
+    Raises:
+        typer.BadParameter: one is not of the form KEY=VALUE.
+    """
+    found = []
     for text in texts or []:
         key, sign, value = text.partition("=")
         if not sign or not key or not value:
             raise typer.BadParameter(f"{option} {text}: write KEY=VALUE")
-        pairs.append((key, value))
-    return pairs
+        found.append((key, value))
+    return found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from qbench.cli import options
-from qbench.cli.options import JsonOption, OnlyOption, SetOption, StoreOption, SuiteArgument
+from qbench.cli.options import JsonOption, OnlyOption, SetOption, StandinOption, StoreOption, SuiteArgument
 
 if TYPE_CHECKING:
     from qbench.estimate import Estimate
@@ -18,10 +18,14 @@ def plan(
     store: StoreOption = None,
     only: OnlyOption = None,
     overrides: SetOption = None,
+    standin: StandinOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a suite would run. Says what of it is cached and what the rest will cost."""
-    chosen = options.load(suite, only, overrides)
+    chosen = options.load(suite, only, overrides, standin)
+    from qbench.cli.fetch import tell_missing
+
+    tell_missing(chosen, suite)
     from qbench.estimate import Rates
     from qbench.plan import make_plan
 

@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qbench.cli import options
-from qbench.cli.options import JsonOption, OnlyOption, ResultsOption, SetOption, StoreOption, SuiteArgument
+from qbench.cli.options import (
+    JsonOption,
+    OnlyOption,
+    ResultsOption,
+    SetOption,
+    StandinOption,
+    StoreOption,
+    SuiteArgument,
+)
 
 if TYPE_CHECKING:
     from qbench.execution.run import Outcome
+    from qbench.suite import Suite
 
 
 def run(
@@ -28,6 +37,7 @@ def run(
     ] = 4.0,
     only: OnlyOption = None,
     overrides: SetOption = None,
+    standin: StandinOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, like `qbench plan`.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -35,13 +45,16 @@ def run(
     if dry_run:
         from qbench.cli.plan import plan
 
-        return plan(suite, store=store, only=only, overrides=overrides, as_json=as_json)
+        return plan(suite, store=store, only=only, overrides=overrides, standin=standin, as_json=as_json)
 
     # Threads that wait should sleep: spinning ones make two runs on one machine several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if processes > 1:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    chosen = options.load(suite, only, overrides)
+    chosen = options.load(suite, only, overrides, standin)
+    from qbench.cli.fetch import tell_missing
+
+    tell_missing(chosen, suite)
     from qbench.cli.progress import progress
     from qbench.execution.run import run_suite
     from qbench.stages.stage import Runtime
@@ -49,6 +62,8 @@ def run(
     runtime = Runtime(device=device, cache_bytes=int(cache_gb * 1e9))
     if device != "auto":
         runtime.torch_device()
+    if chosen.standins and not as_json:
+        _print_standins(chosen)
     opened = options.open_store(store)
     try:
         with progress(opened, processes) as listener:
@@ -61,6 +76,12 @@ def run(
     else:
         _print(outcome)
     raise typer.Exit(1 if outcome.failed else 0)
+
+
+def _print_standins(suite: "Suite") -> None:
+    typer.echo(suite.title)
+    for name, standin in suite.standins.items():
+        typer.echo(f"  {standin} stands in for {name}")
 
 
 def _summary(outcome: "Outcome") -> dict[str, object]:

@@ -23,15 +23,28 @@ SCALE = 1000.0
 """What CMMD is multiplied with."""
 
 
-class CLIPScore(SumMetric):
+class CosineScore(SumMetric):
     """Mean cosine of an image and its caption, times 100; a negative cosine counts as 0."""
 
-    title = "CLIP score: how well images fit their captions"
     paper = "Hessel et al. 2021, arXiv 2104.08718"
-    settings_class = OpenCLIPWeights
     against = Against.NOTHING
     direction = "higher"
     caveat = "says how well images fit their captions, not how good they look; compare it under one model only"
+
+    def sums(self, rows: Array, paired: Array | None) -> Sums:
+        """Return count and sum of scores, from cosines [count, 1]."""
+        return {"count": np.asarray(float(len(rows))), "score": np.asarray(100 * np.maximum(rows, 0).sum())}
+
+    def compute(self, sums: Sums, reference: Gaussian | None) -> float:
+        """Return the mean."""
+        return float(sums["score"] / sums["count"])
+
+
+class CLIPScore(CosineScore):
+    """The cosine score under a model of open_clip."""
+
+    title = "CLIP score: how well images fit their captions"
+    settings_class = OpenCLIPWeights
     settings: OpenCLIPWeights
 
     def __init__(self, entry: Entry, settings: Settings) -> None:
@@ -41,14 +54,6 @@ class CLIPScore(SumMetric):
             "mean over samples of 100 max(cosine, 0) between embeddings of the uint8-rounded image and of its caption "
             f"under {_network(self.settings)}; the paper's factor is 2.5, and it puts 'A photo depicts' before captions"
         )
-
-    def sums(self, rows: Array, paired: Array | None) -> Sums:
-        """Return count and sum of scores, from cosines [count, 1]."""
-        return {"count": np.asarray(float(len(rows))), "score": np.asarray(100 * np.maximum(rows, 0).sum())}
-
-    def compute(self, sums: Sums, reference: Gaussian | None) -> float:
-        """Return the mean."""
-        return float(sums["score"] / sums["count"])
 
 
 class CMMDSettings(OpenCLIPWeights):

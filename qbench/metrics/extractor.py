@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from qbench.workloads.assets import Asset
+
     Extract = Callable[[Tensor, Sequence[str] | None], Mapping[str, Tensor]]
 
 
@@ -20,20 +22,36 @@ class Extractor(Plugin):
 
     Attributes:
         features: names of the features.
-        image_shape: the (channels, height, width) it takes; None for any size, grey or colour.
+        image_shapes: each (channels, height, width) that it takes; none for any size, grey or colour.
         needs_captions: whether it looks at each image's caption.
     """
 
     features: Sequence[str]
-    image_shape: ClassVar[tuple[int, int, int] | None] = None
+    image_shapes: ClassVar[tuple[tuple[int, int, int], ...]] = ()
     needs_captions: bool = False
+
+    def takes(self, image_shape: tuple[int, ...]) -> bool:
+        """Return whether images of a shape (channels, height, width) fit."""
+        return not self.image_shapes or image_shape in self.image_shapes
+
+    def shapes_in_words(self) -> str:
+        """Return what it takes, for messages."""
+        return " or ".join(map(str, self.image_shapes)) or "any"
+
+    def assets(self) -> Sequence[Asset]:
+        """Return the published files that it needs, be they at hand or not.
+
+        Raises:
+            DataError: its settings name weights that nobody published.
+        """
+        return ()
 
     @abstractmethod
     def weights(self) -> Mapping[str, str]:
-        """Return the SHA-256 of each weight file by its name, without loading any.
+        """Return the SHA-256 of each weight file by its name, without loading or fetching any.
 
         Raises:
-            DataError: a weight file is missing and cannot be fetched.
+            DataError: a weight file is missing.
         """
 
     @abstractmethod

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from qbench.errors import DataError, StageError
-from qbench.identity import file_digest
 from qbench.metrics.extractor import Extractor
-from qbench.metrics.weight_files import WeightFile, weight_path
 from qbench.settings import Settings
+from qbench.workloads.assets import FETCH_FOR_METRICS, Asset
+from qbench.workloads.file_digests import remembered_digest
+from qbench.workloads.published_files import INCEPTION
 
 if TYPE_CHECKING:
     import torch
@@ -26,10 +27,7 @@ if TYPE_CHECKING:
 
     from qbench.metrics.extractor import Extract
 
-PUBLISHED = WeightFile(
-    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
-    "6726825d",
-)
+PUBLISHED = INCEPTION
 SPATIAL_CHANNELS = 7
 _UP_TO_SPATIAL = (
     "Conv2d_1a_3x3",
@@ -76,17 +74,24 @@ class Inception(Extractor):
     settings: InceptionSettings
     features = ("pooled", "spatial", "logits")
 
+    def assets(self) -> Sequence[Asset]:
+        """Return the published weights, unless others are named."""
+        title = "Inception network of 2015-12-05 in torch-fidelity's port"
+        return (Asset(title, PUBLISHED, PUBLISHED.size),) if self.settings.weights is None else ()
+
     @cached_property
     def _path(self) -> Path:
-        return weight_path(PUBLISHED) if self.settings.weights is None else Path(self.settings.weights).expanduser()
+        for asset in self.assets():
+            return asset.require(FETCH_FOR_METRICS)
+        return Path(self.settings.weights or "").expanduser()
 
     @cached_property
     def _digest(self) -> str:
-        return file_digest(self._path)
+        return remembered_digest(self._path)
 
     def weights(self) -> Mapping[str, str]:
         """Return the digest of the weights, under the published name only if they are the published ones."""
-        return {PUBLISHED.name if PUBLISHED.is_it(self._digest) else "other Inception weights": self._digest}
+        return {PUBLISHED.file_name if PUBLISHED.is_it(self._digest) else "other Inception weights": self._digest}
 
     def describe(self) -> dict[str, Any]:
         """Return what identifies it, and whether its weights are the published ones; where they lie is left out."""

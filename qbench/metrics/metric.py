@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from qbench.metrics.rows import Rows
+    from qbench.workloads.assets import Asset
 
     Array = NDArray[float64]
     Sums = Mapping[str, Array]
@@ -98,6 +99,10 @@ class Metric(Plugin):
     protocol: str
     caveat: ClassVar[str] = ""
     has_interval: ClassVar[bool] = True
+
+    def assets(self) -> Sequence[Asset]:
+        """Return the published files that it needs, be they at hand or not; those of its extractor are not its own."""
+        return ()
 
     @abstractmethod
     def measure(self, samples: Rows, against: Gaussian | Rows | None, groups: int) -> Measured:

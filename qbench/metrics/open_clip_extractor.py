@@ -5,9 +5,7 @@ Source: Radford et al. 2021, arXiv 2103.00020, through the package open_clip_tor
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, field_serializer
 
 from qbench.errors import DataError, did_you_mean
-from qbench.identity import file_digest
 from qbench.metrics.extractor import Extractor
 from qbench.plugins import Entry
 from qbench.settings import Settings
+from qbench.workloads.assets import FETCH_FOR_METRICS, Address, Asset, Home, HubFolder
+from qbench.workloads.file_digests import remembered_digest
 
 if TYPE_CHECKING:
     import torch
@@ -29,8 +28,16 @@ if TYPE_CHECKING:
 
     from qbench.metrics.extractor import Extract
 
-REACH_SECONDS = 5.0
-"""How long Hugging Face's server may take to answer at all."""
+OPENAI = {
+    "ViT-B-16": ("timm/vit_base_patch16_clip_224.openai/", 599_000_000),
+    "ViT-B-32": ("timm/vit_base_patch32_clip_224.openai/", 605_000_000),
+    "ViT-L-14": ("timm/vit_large_patch14_clip_224.openai/", 1_710_000_000),
+    "ViT-L-14-336": ("timm/vit_large_patch14_clip_336.openai/", 1_712_000_000),
+}
+"""Where open_clip has OpenAI's weights from, and about what they take: importing open_clip to ask takes seconds."""
+
+SAFE_NAME, OLD_NAME = "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
+"""What open_clip calls weights in a repository that is named without a file."""
 
 
 class OpenCLIPWeights(Settings):
@@ -86,20 +93,50 @@ class OpenCLIP(Extractor):
         self.needs_captions = self.settings.captions
         self.features = ("image", "text", "cosine") if self.settings.captions else ("image",)
 
-    def weights(self) -> Mapping[str, str]:
-        """Return the digest of the weight file by the model's name; fetches the file if it is not in a cache.
+    def assets(self) -> Sequence[Asset]:
+        """Return the weights of the tag; none if a file was named.
 
         Raises:
-            DataError: unknown model or tag, no weights asked for, or a file that is missing and cannot be fetched.
+            DataError: unknown model or tag, or no weights asked for.
+        """
+        model, tag = self.settings.model, self.settings.pretrained
+        title = f"open_clip's {model} with weights {tag!r}"
+        known = OPENAI.get(model.removesuffix("-quickgelu")) if tag == "openai" else None
+        if known is not None:
+            repository, size = known
+            return (Asset(title, _published({"hf_hub": repository}), size),)
+        self._check()
+        if not self._source or "file" in self._source:
+            return ()
+        return (Asset(title, _published(self._source)),)
+
+    def weights(self) -> Mapping[str, str]:
+        """Return the digest of the weight file by the model's name.
+
+        Raises:
+            DataError: as for ``assets``, or a file that is missing.
         """
         return {self.settings.model: self._digest}
 
     @cached_property
     def _digest(self) -> str:
-        return file_digest(self._file)
+        return remembered_digest(self._file)
 
     @cached_property
     def _file(self) -> Path:
+        for asset in self.assets():
+            try:
+                found = asset.require(FETCH_FOR_METRICS)
+            except DataError as error:
+                raise self._error(f"{error}; or give the path of a weight file as 'pretrained'") from error
+            if isinstance(asset.source, HubFolder):
+                names = asset.source.patterns[0].split("|")
+                return next(found / name for name in names if (found / name).is_file())
+            return found
+        return self.settings.path or Path(self._source["file"])
+
+    def _check(self) -> None:
+        """Refuse what open_clip does not know, and files that do not exist."""
         import open_clip
 
         model, tag, path = self.settings.model, self.settings.pretrained, self.settings.path
@@ -111,13 +148,10 @@ class OpenCLIP(Extractor):
                 f"'pretrained' is empty, and a network of random weights says nothing: of {model}, "
                 f"{did_you_mean(tag, tags)}"
             )
-        if path is not None:
-            if not path.is_file():
-                raise self._error(f"the weight file {path} does not exist")
-            return path
-        if not open_clip.is_pretrained_cfg(model, tag):
+        if path is not None and not path.is_file():
+            raise self._error(f"the weight file {path} does not exist")
+        if path is None and not open_clip.is_pretrained_cfg(model, tag):
             raise self._error(f"open_clip has no weights {tag!r} of {model}: {did_you_mean(tag, tags)}")
-        return _cached(self._source) or self._fetched()
 
     @cached_property
     def _source(self) -> Mapping[str, Any]:
@@ -126,22 +160,6 @@ class OpenCLIP(Extractor):
 
         found: Mapping[str, Any] = open_clip.get_pretrained_cfg(self.settings.model, self.settings.pretrained)
         return {} if self.settings.path else found
-
-    def _fetched(self) -> Path:
-        import open_clip
-
-        repository = self._source.get("hf_hub", "").rpartition("/")[0]
-        try:
-            if repository:
-                _reach_hugging_face()
-            with _quiet_hugging_face():
-                return Path(open_clip.download_pretrained(self._source))
-        except Exception as error:  # of urllib, of huggingface_hub, and RuntimeError for a wrong digest
-            place = f"{repository} in Hugging Face's cache" if repository else f"{self._source['url']} in ~/.cache/clip"
-            raise self._error(
-                f"the weights {self.settings.pretrained!r} of {self.settings.model} are not at hand and cannot be "
-                f"fetched ({_first_line(error)}): have {place}, or give the path of a weight file as 'pretrained'"
-            ) from error
 
     def load(self, device: torch.device) -> Extract:
         """Return the feature function.
@@ -191,46 +209,25 @@ class OpenCLIP(Extractor):
         return DataError(f"the extractor {self.name!r}: {what}")
 
 
-def _cached(source: Mapping[str, Any]) -> Path | None:
-    """Return the weights of a tag if Hugging Face's cache has them; offline, asking its server first takes a minute."""
-    from huggingface_hub import try_to_load_from_cache
-    from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
-
-    repository, _, named = source.get("hf_hub", "").rpartition("/")
-    for name in (named,) if named else (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME):
-        found = try_to_load_from_cache(repository, name) if repository else None
-        if isinstance(found, str):
-            return Path(found)
-    return None
-
-
-def _reach_hugging_face() -> None:
-    """Raise an error if its server cannot be reached: huggingface_hub tries again for most of a minute.
-
-    Raises:
-        ConnectionError: it cannot, or must not because of HF_HUB_OFFLINE.
-    """
-    from huggingface_hub import constants, get_session
-
-    if constants.HF_HUB_OFFLINE:
-        raise ConnectionError("HF_HUB_OFFLINE forbids it")
-    try:
-        get_session().head(constants.ENDPOINT, timeout=REACH_SECONDS)
-    except Exception as error:  # of whichever client huggingface_hub uses
-        raise ConnectionError(f"{constants.ENDPOINT} cannot be reached") from error
+def _published(source: Mapping[str, Any]) -> HubFolder | Address:
+    """Return where open_clip itself would get the weights from: the hub, if they are there."""
+    repository, _, _ = source.get("hf_hub", "").rpartition("/")
+    if repository:
+        return HubFolder(repository, "main", ("|".join(_hub_names(source["hf_hub"].rpartition("/")[2])),))
+    url = source["url"]
+    digest = None
+    if "openaipublic" in url:  # the folder is named by the SHA-256
+        digest = url.split("/")[-2]
+    elif "mlfoundations" in url:  # the first digits are the end of the name
+        digest = url.rpartition("/")[2].rpartition(".")[0].rpartition("-")[2]
+    return Address(url, digest=digest, home=Home.CLIP)
 
 
-@contextmanager
-def _quiet_hugging_face() -> Iterator[None]:
-    """Keep what huggingface_hub logs of its attempts to itself: what became of them is told once, as an error."""
-    from huggingface_hub.utils.logging import get_verbosity, set_verbosity
-
-    before = get_verbosity()
-    set_verbosity(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        set_verbosity(before)
+def _hub_names(name: str) -> Sequence[str]:
+    """Return what the weights may be called in their repository, safetensors first, from the name in open_clip."""
+    if name in ("", OLD_NAME):
+        return SAFE_NAME, OLD_NAME
+    return (f"{name[:-4]}.safetensors", name) if name.endswith((".bin", ".pth")) else (name,)
 
 
 def _picture(image: NDArray[uint8]) -> Image:
@@ -239,11 +236,6 @@ def _picture(image: NDArray[uint8]) -> Image:
     channels, height, width = image.shape
     grey_or_colour = image if channels == 3 else image.repeat(3, axis=0)
     return Image.frombytes("RGB", (width, height), grey_or_colour.transpose(1, 2, 0).tobytes())
-
-
-def _first_line(error: Exception) -> str:
-    """Return what happened without the advice that huggingface_hub adds in further lines."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip()
 
 
 def _told(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from qbench.errors import StageError
 from qbench.metrics.fidelity import MeanOverPairs
-from qbench.metrics.weight_files import WeightFile, weight_path
+from qbench.workloads.assets import FETCH_FOR_METRICS, Asset
+from qbench.workloads.published_files import ALEXNET, ALEXNET_BYTES
 
 if TYPE_CHECKING:
     from qbench.metrics.metric import Array
@@ -27,7 +28,7 @@ K1, K2 = 0.01, 0.03
 PATCH = 64
 """Side of the patches that people were shown for LPIPS."""
 
-BACKBONE = WeightFile("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth", "7be5be79")
+BACKBONE = ALEXNET
 """torchvision's AlexNet, which torchmetrics loads from the same folder."""
 
 NUMBERS_AT_A_TIME = 2**20
@@ -72,11 +73,16 @@ class LPIPS(MeanOverPairs):
     )
     caveat = "people judged patches of 64x64, so it is not given for smaller images, and says less of much larger ones"
 
+    def assets(self) -> Sequence[Asset]:
+        """Return AlexNet; what weighs its features comes with torchmetrics."""
+        return (Asset("AlexNet of torchvision, which LPIPS looks through", BACKBONE, ALEXNET_BYTES),)
+
     @cached_property
     def _network(self) -> Any:
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-        weight_path(BACKBONE)
+        for asset in self.assets():
+            asset.require(FETCH_FOR_METRICS)
         return LearnedPerceptualImagePatchSimilarity("alex").net.requires_grad_(False)
 
     def of_pairs(self, images: Array, others: Array) -> Array:
@@ -84,7 +90,7 @@ class LPIPS(MeanOverPairs):
 
         Raises:
             StageError: images are smaller than 64x64.
-            DataError: the weights of AlexNet are missing and cannot be fetched, or damaged.
+            DataError: the weights of AlexNet are missing or damaged.
         """
         import torch
 

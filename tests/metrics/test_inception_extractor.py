@@ -3,7 +3,6 @@ import shutil
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -16,8 +15,8 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 from qbench.errors import DataError, StageError
 from qbench.metrics import inception_extractor
 from qbench.metrics.inception_extractor import PUBLISHED, CleanInception, Inception, InceptionSettings
-from qbench.metrics.weight_files import WeightFile
 from qbench.plugins import EXTRACTORS, Entry
+from qbench.workloads.assets import Address, Home
 
 Extract = Callable[[Tensor, None], Mapping[str, Tensor]]
 CPU = torch.device("cpu")
@@ -39,13 +38,13 @@ def extract(inception_weights: Path) -> Extract:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The checkpoint folder, empty, with no network behind it."""
+    """The checkpoint folder, empty; whoever touches the network fails."""
 
-    def urlopen(*arguments: object, **keywords: object) -> None:
-        raise URLError("no network")
+    def connect(*arguments: object) -> None:
+        raise AssertionError("it used the network")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("torch.hub.urlopen", urlopen)
+    monkeypatch.setattr("socket.socket.connect", connect)
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     return tmp_path / "hub" / "checkpoints"
 
@@ -103,19 +102,24 @@ def test_clean_images_are_not_rounded() -> None:
 
 
 def test_the_published_weights_are_those_of_torch_fidelity() -> None:
+    (asset,) = extractor().assets()
+    assert asset.source == PUBLISHED
     assert PUBLISHED.url == URL_INCEPTION_V3
-    assert PUBLISHED.name.endswith(f"-{PUBLISHED.digest}.pth")
+
+
+def test_weights_of_ones_own_are_nobodys_to_fetch(tmp_path: Path) -> None:
+    assert extractor(tmp_path / "mine.pth").assets() == ()
 
 
 @pytest.mark.parametrize("of", [Inception, CleanInception])
 def test_without_weights_there_is_nothing_to_fall_back_on(home: Path, of: type[Inception]) -> None:
     for call in (extractor(of=of).weights, extractor(of=of).describe, lambda: extractor(of=of).load(CPU)):
-        with pytest.raises(DataError, match=r"6726825d\.pth is missing and cannot be fetched .*\(no network\): put"):
+        with pytest.raises(DataError, match=r"6726825d\.pth is missing; `qbench fetch SUITE`, or .* gets it"):
             call()
 
 
 def test_half_a_file_is_not_used(home: Path, inception_weights: Path) -> None:
-    (home / PUBLISHED.name).write_bytes(inception_weights.read_bytes()[:1000])
+    (home / PUBLISHED.file_name).write_bytes(inception_weights.read_bytes()[:1000])
     with pytest.raises(DataError, match=r"6726825d\.pth is damaged or another file"):
         extractor().load(CPU)
 
@@ -127,7 +131,9 @@ def test_it_says_whether_its_weights_are_the_published_ones(
     assert extractor(inception_weights).describe()["published_weights"] is False
     assert extractor(inception_weights).weights() == {"other Inception weights": digest}
 
-    monkeypatch.setattr(inception_extractor, "PUBLISHED", WeightFile("https://example.org/real.pth", digest[:8]))
+    monkeypatch.setattr(
+        inception_extractor, "PUBLISHED", Address("https://example.org/real.pth", None, digest[:8], home=Home.TORCH_HUB)
+    )
     shutil.copy(inception_weights, home / "real.pth")
     described = extractor().describe()
     assert described["published_weights"] is True

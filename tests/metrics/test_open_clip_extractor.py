@@ -1,10 +1,8 @@
 import json
-import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,8 +16,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from qbench.errors import DataError
-from qbench.metrics.open_clip_extractor import OpenCLIP, OpenCLIPSettings
+from qbench.metrics.open_clip_extractor import OLD_NAME, OPENAI, SAFE_NAME, OpenCLIP, OpenCLIPSettings
 from qbench.plugins import Entry
+from qbench.workloads.assets import Address, Home, HubFolder
 
 MODEL = "tiny-clip-of-a-test"
 CAPTIONS = ["a cat", "", "two dogs and a very long story about what they did on the day before yesterday"]
@@ -55,14 +54,15 @@ def some_tag(weights: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise OSError("there is no network")
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Hugging Face's cache, empty; whoever touches the network fails."""
 
-    monkeypatch.setattr("huggingface_hub.get_session", lambda: SimpleNamespace(head=refuse))
-    monkeypatch.setattr("open_clip.pretrained.hf_hub_download", refuse)
-    monkeypatch.setattr("urllib.request.urlopen", refuse)
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    def connect(*_: Any) -> None:
+        raise AssertionError("it used the network")
+
+    monkeypatch.setattr("socket.socket.connect", connect)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
 
 
 def extractor(**settings: Any) -> OpenCLIP:
@@ -148,14 +148,64 @@ def test_a_tag_is_identified_by_its_name_and_its_digest(weights: Path, some_tag:
     assert found["weights"] == {MODEL: sha256(weights.read_bytes()).hexdigest()}
 
 
-@pytest.mark.usefixtures("no_network")
-def test_what_is_in_the_cache_is_not_asked_for(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = {("timm/vit_base_patch32_clip_224.openai", "open_clip_model.safetensors"): str(weights)}
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *asked: cache.get(asked))
+@pytest.mark.parametrize("name", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+def test_what_is_in_the_cache_is_found(weights: Path, hub: Path, name: str) -> None:
+    repository = hub / "models--timm--vit_base_patch32_clip_224.openai"
+    for place in (repository / "refs", repository / "snapshots" / "abc"):
+        place.mkdir(parents=True)
+    (repository / "refs" / "main").write_text("abc")
+    shutil.copy(weights, repository / "snapshots" / "abc" / name)
     assert extractor().weights() == {"ViT-B-32": sha256(weights.read_bytes()).hexdigest()}
 
 
-@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ({"hf_hub": "org/repo/"}, HubFolder("org/repo", "main", (f"{SAFE_NAME}|{OLD_NAME}",))),
+        ({"hf_hub": "org/repo/a.pth"}, HubFolder("org/repo", "main", ("a.safetensors|a.pth",))),
+        ({"hf_hub": "org/repo/a.safetensors", "url": "x"}, HubFolder("org/repo", "main", ("a.safetensors",))),
+        ({"url": f"https://openaipublic.azureedge.net/clip/models/{'ab' * 32}/ViT.pt"}, "ab" * 32),
+        ({"url": "https://github.com/mlfoundations/open_clip/releases/v0/vit-laion400m-46683a32.pt"}, "46683a32"),
+        ({"url": "https://example.org/vit.pt"}, None),
+    ],
+)
+def test_weights_come_from_where_open_clip_gets_them(
+    weights: Path, monkeypatch: pytest.MonkeyPatch, source: dict[str, str], expected: HubFolder | str | None
+) -> None:
+    """Digests of addresses are those that open_clip reads out of them, see its download_pretrained_from_url."""
+    monkeypatch.setitem(_PRETRAINED, MODEL, {"some_tag": source})
+    (asset,) = extractor(model=MODEL, pretrained="some_tag").assets()
+    if not isinstance(expected, HubFolder):
+        expected = Address(source["url"], digest=expected, home=Home.CLIP)
+    assert asset.source == expected
+
+
+@pytest.mark.parametrize("suffix", ["", "-quickgelu"])
+@pytest.mark.parametrize("model", OPENAI)
+def test_what_is_known_of_openai_is_what_open_clip_knows(model: str, suffix: str) -> None:
+    repository, size = OPENAI[model]
+    assert open_clip.get_pretrained_cfg(model + suffix, "openai")["hf_hub"] == repository
+    with torch.device("meta"):
+        network = open_clip.CLIP(**open_clip.get_model_config(model))
+    parameters = sum(each.numel() for each in network.parameters())
+    assert size == pytest.approx(4 * parameters, rel=2e-3)
+
+
+def test_files_are_called_as_open_clip_calls_them() -> None:
+    assert (SAFE_NAME, OLD_NAME) == (open_clip.constants.HF_SAFE_WEIGHTS_NAME, open_clip.constants.HF_WEIGHTS_NAME)
+
+
+def test_what_is_known_of_sizes_is_told(hub: Path) -> None:
+    models = {"ViT-B-32": 605_000_000, "ViT-B-32-quickgelu": 605_000_000, "RN50": None}
+    assert {model: each.size for model in models for each in extractor(model=model).assets()} == models
+
+
+def test_a_file_of_ones_own_is_nobodys_to_fetch(weights: Path, some_tag: str) -> None:
+    assert extractor(model=MODEL, pretrained=str(weights)).assets() == ()
+    assert extractor(model=MODEL, pretrained=some_tag).assets() == ()
+
+
+@pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -167,9 +217,9 @@ def test_what_is_in_the_cache_is_not_asked_for(weights: Path, monkeypatch: pytes
         ({"pretrained": "no/such.pt"}, "the weight file no/such.pt does not exist"),
         (
             {"pretrained": "openai"},
-            "the weights 'openai' of ViT-B-32 are not at hand and cannot be fetched "
-            r"\(https://huggingface.co cannot be reached\): have "
-            "timm/vit_base_patch32_clip_224.openai in Hugging Face's cache, or give the path",
+            "open_clip's ViT-B-32 with weights 'openai': timm/vit_base_patch32_clip_224.openai is not in Hugging "
+            "Face's cache, or not all of it .*; `qbench fetch SUITE`, or `qbench fetch --metrics ID` without a suite, "
+            "gets it from timm/vit_base_patch32_clip_224.openai on Hugging Face's hub .605.0 MB.; or give the path",
         ),
     ],
 )
@@ -177,46 +227,6 @@ def test_what_is_in_the_cache_is_not_asked_for(weights: Path, monkeypatch: pytes
 def test_weights_that_are_not_there(settings: dict[str, str], message: str, ask: Any) -> None:
     with pytest.raises(DataError, match=f"^the extractor 'open-clip': .*{message}"):
         ask(extractor(**settings))
-
-
-def refusal() -> str:
-    with pytest.raises(DataError) as caught:
-        extractor().weights()
-    return str(caught.value)
-
-
-FETCHED = (
-    "the extractor 'open-clip': the weights 'openai' of ViT-B-32 are not at hand and cannot be fetched ({}): have "
-)
-
-
-@pytest.mark.usefixtures("no_network")
-def test_hugging_face_may_be_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert refusal().startswith(FETCHED.format("HF_HUB_OFFLINE forbids it"))
-
-
-@pytest.mark.usefixtures("no_network")
-def test_what_hugging_face_says_of_its_attempts_is_not_shown(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    long = "The file is not there, " * 20 + "at all"
-
-    def fetch(source: Mapping[str, Any]) -> str:
-        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s")
-        raise OSError(f"{long}\n\nSet HF_DEBUG=1 to see more\n")
-
-    monkeypatch.setattr("huggingface_hub.get_session", lambda: SimpleNamespace(head=lambda *_, **__: None))
-    monkeypatch.setattr("open_clip.download_pretrained", fetch)
-    library = logging.getLogger("huggingface_hub")
-    library.addHandler(caplog.handler)
-    before = library.level
-    try:
-        assert refusal().startswith(FETCHED.format(long))
-    finally:
-        library.removeHandler(caplog.handler)
-    assert caplog.records == []
-    assert library.level == before
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt"])

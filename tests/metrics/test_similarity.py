@@ -1,6 +1,5 @@
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -14,9 +13,9 @@ from qbench.metrics.fidelity import MeanOverPairs
 from qbench.metrics.metric import PIXELS, Against
 from qbench.metrics.rows import Rows
 from qbench.metrics.similarity import BACKBONE, LPIPS, StructuralSimilarity
-from qbench.metrics.weight_files import WeightFile
 from qbench.plugins import Entry
 from qbench.settings import NoSettings
+from qbench.workloads.assets import Asset
 
 
 def make(metric: type[MeanOverPairs]) -> MeanOverPairs:
@@ -130,7 +129,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, shape in shapes.items()
     }
     (folder / "hub" / "checkpoints").mkdir(parents=True)
-    torch.save(weights, folder / "hub" / "checkpoints" / BACKBONE.name)
+    torch.save(weights, folder / "hub" / "checkpoints" / BACKBONE.file_name)
     return folder
 
 
@@ -138,7 +137,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lpips(hub: Path) -> Iterator[MeanOverPairs]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_HOME", str(hub))
-        patch.setattr(WeightFile, "is_it", lambda *_: True)
+        patch.setattr(Asset, "find", lambda asset: asset.source.path)  # whatever its digest
         yield make(LPIPS)
 
 
@@ -168,12 +167,12 @@ def test_lpips_of_many_images_is_the_mean_of_each(lpips: MeanOverPairs, monkeypa
 
 
 def test_the_network_is_loaded_once(lpips: MeanOverPairs, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[WeightFile] = []
-    monkeypatch.setattr(similarity, "weight_path", asked.append)
+    asked: list[Asset] = []
+    monkeypatch.setattr(Asset, "require", lambda asset, command: asked.append(asset))
     assert asked == []
     for _ in range(3):
         figure(lpips, images(1, 3, 64, 64), images(1, 3, 64, 64))
-    assert asked == [BACKBONE]
+    assert [asset.source for asset in asked] == [BACKBONE]
 
 
 def test_images_that_lpips_was_not_made_for(lpips: MeanOverPairs) -> None:
@@ -182,12 +181,12 @@ def test_images_that_lpips_was_not_made_for(lpips: MeanOverPairs) -> None:
 
 
 def test_weights_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise URLError("there is no network")
+    def connect(*_: object) -> None:
+        raise AssertionError("it used the network")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
-    expected = rf"{tmp_path}/hub/checkpoints/alexnet-owt-7be5be79\.pth is missing and .*no network.*put the file there"
+    monkeypatch.setattr("socket.socket.connect", connect)
+    expected = rf"{tmp_path}/hub/checkpoints/alexnet-owt-7be5be79\.pth is missing; `qbench fetch SUITE`, or .* gets it"
     with pytest.raises(DataError, match=expected):
         figure(make(LPIPS), images(1, 3, 64, 64), images(1, 3, 64, 64))
 

@@ -1,0 +1,103 @@
+"""The workload ``pipeline``: any folder of diffusers or hub id that the loaders know, written inline in a suite."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from qbench.diffusion.sampler_settings import FinalAlpha, SamplerName, SamplerSettings, ScheduleSettings, Spacing
+from qbench.errors import DataError
+from qbench.settings import Settings
+from qbench.workloads.pipeline_workload import PipelineSettings, PipelineWorkload
+
+DEFAULT_STEPS = 50
+
+
+class InlineSamplerSettings(Settings):
+    """The sampler and its steps; what is not given is as the folder's scheduler says."""
+
+    name: Annotated[SamplerName | None, Field(description="the sampler")] = None
+    steps: Annotated[int, Field(ge=1, le=1000, description="sampling steps")] = DEFAULT_STEPS
+    eta: Annotated[
+        float, Field(ge=0, le=1, description="0 is deterministic DDIM, 1 has the variance of DDPM; ddim only")
+    ] = 0.0
+    spacing: Annotated[Spacing | None, Field(description="how steps are spaced")] = None
+    steps_offset: Annotated[
+        int | None, Field(ge=0, le=999, description="added to every timestep; with spacing uniform only")
+    ] = None
+    final_alpha: Annotated[FinalAlpha | None, Field(description="signal level behind the last step")] = None
+    guidance_scale: Annotated[float, Field(ge=0, description="scale of classifier-free guidance; 1 is none")] = 1.0
+
+
+class InlineScheduleSettings(Settings):
+    """The noise schedule, where the folder does not say it."""
+
+    train_steps: Annotated[int, Field(ge=1, description="length T of the training schedule")] = 1000
+    beta_start: Annotated[float, Field(gt=0, lt=1, description="first beta")] = 1e-4
+    beta_end: Annotated[float, Field(gt=0, lt=1, description="last beta")] = 0.02
+    betas: Annotated[
+        Literal["linear", "scaled_linear"], Field(description="what is linear: beta, or its square root")
+    ] = "linear"
+    prediction: Annotated[Literal["epsilon", "v_prediction"], Field(description="what the denoiser predicts")] = (
+        "epsilon"
+    )
+
+
+class InlineSettings(PipelineSettings):
+    """Settings of a workload written inline."""
+
+    sampler: Annotated[InlineSamplerSettings, Field(description="how images are sampled")] = InlineSamplerSettings()
+    schedule: Annotated[
+        InlineScheduleSettings | None, Field(description="the noise schedule, where the folder does not say it")
+    ] = None
+
+
+class Pipeline(PipelineWorkload):
+    """A model of one's own: a folder of diffusers or a hub id, its sampler, and the images it is compared with."""
+
+    settings_class = InlineSettings
+    title = "any diffusers folder or hub id with a UNet, written inline in a suite with 'pipeline:'"
+    settings: InlineSettings
+
+    @cached_property
+    def schedule(self) -> ScheduleSettings:  # type: ignore[override]
+        """The noise schedule.
+
+        Raises:
+            DataError: neither the suite nor the folder says it.
+        """
+        given = self.settings.schedule
+        if given is not None:
+            return ScheduleSettings(**given.model_dump())
+        found = self.folder.schedule
+        if found is None:
+            raise DataError(
+                f"{self.folder.path} has no scheduler_config.json that says the noise schedule: give 'schedule' in "
+                "the workload's settings"
+            )
+        return found
+
+    @cached_property
+    def sampler(self) -> SamplerSettings:
+        """What the suite says, completed by the folder's scheduler.
+
+        Raises:
+            DataError: the two do not fit together.
+        """
+        given = {key: value for key, value in self.settings.sampler.model_dump().items() if value is not None}
+        implied = self.folder.sampler
+        if "name" in given and given["name"] != implied.get("name", given["name"]):
+            implied = {}
+        if given.get("spacing", implied.get("spacing")) != "uniform":
+            implied = {key: value for key, value in implied.items() if key != "steps_offset"}
+        try:
+            return SamplerSettings(**{**implied, **given})
+        except ValueError as error:
+            reason = str(error).splitlines()[2].strip().removeprefix("Value error, ").partition(" [type=")[0]
+            raise DataError(f"the sampler of {self.name!r}, completed by its folder's scheduler: {reason}") from error
+
+    def describe(self) -> dict[str, Any]:
+        """Return what identifies its images, with the sampler as it was completed."""
+        return {**super().describe(), "sampler": self.sampler.model_dump(mode="json")}
