@@ -1,17 +1,19 @@
 """Suites: a file, what it includes, and the cells that come of it."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from qbench.cell import Cell, CellKey
-from qbench.errors import SuiteError, did_you_mean
+from qbench.errors import DataError, SuiteError, did_you_mean
 from qbench.metrics.metric import Metric
 from qbench.settings import validate
+from qbench.standin import scaled_down
 from qbench.suite_expansion import Expansion
-from qbench.suite_schema import SuiteSchema
+from qbench.suite_schema import StandinSchema, SuiteSchema
+from qbench.workload import Workload
 from qbench.yaml_file import YamlFile, read_yaml
 
 
@@ -25,6 +27,7 @@ class Suite:
         path: its file.
         cells: full precision first for each workload and seed, then in the order of the file.
         positions: the place of every cell of the file, those that were not chosen included.
+        standins: each workload that --standin replaced, and what stands in for it; empty without it.
     """
 
     name: str
@@ -32,6 +35,7 @@ class Suite:
     path: Path
     cells: tuple[Cell, ...]
     positions: Mapping[CellKey, int]
+    standins: Mapping[str, str] = field(default_factory=dict)
 
     def only(self, selection: Mapping[str, Collection[str]]) -> "Suite":
         """Return the suite with the cells that agree with a selection, and the full precision these need.
@@ -85,24 +89,66 @@ def find_suite(name: str) -> Path:
     raise SuiteError(f"no suite {name!r} is installed: {did_you_mean(name, list(known))}")
 
 
-def load_suite(path: Path, overrides: Mapping[str, Any] | None = None) -> Suite:
+def load_suite(path: Path, overrides: Mapping[str, Any] | None = None, standin: bool = False) -> Suite:
     """Read a suite and everything it includes.
 
     Args:
         path: the file.
         overrides: values that replace those of top-level keys, in this file and the included ones.
+        standin: whether tiny models stand in for its workloads, scaled down as its key ``standin`` says.
 
     Raises:
         SuiteError: anything in it is wrong; the message names file, line and key.
         PluginError: a plugin it needs cannot be used.
     """
-    schema, file = _read(path, overrides or {})
-    cells = _cells_with_includes(schema, file, overrides or {}, ())
+    reader = _Reader(overrides or {}, standin)
+    schema, file = reader.read(path)
+    cells = reader.cells(schema, file)
     if not cells:
         raise SuiteError(f"{path}: no cell is left to run: name at least one workload, or exclude less")
     _check_names(path, cells.values())
     positions = {key: position for position, key in enumerate(cells)}
-    return Suite(schema.name, schema.title or schema.name, path, tuple(cells.values()), positions)
+    return Suite(schema.name, schema.title or schema.name, path, tuple(cells.values()), positions, reader.standins)
+
+
+class _Reader:
+    """Reads a file and those that it includes."""
+
+    def __init__(self, overrides: Mapping[str, Any], standin: bool) -> None:
+        self._overrides = overrides
+        self._standin = standin
+        self._chosen: StandinSchema | None = None
+        self.standins: dict[str, str] = {}
+
+    def read(self, path: Path, is_included: bool = False) -> tuple[SuiteSchema, YamlFile]:
+        overrides = dict(self._overrides)
+        if is_included:
+            overrides = {key: value for key, value in overrides.items() if key not in ("name", "title", "include")}
+        schema, file = _read(path, overrides)
+        if not self._standin:
+            return schema, file
+        if self._chosen is None:  # the outermost file says what all of them are scaled down to
+            scaled_keys = ("samples", "steps", "boundary_bits")
+            given: dict[str, Any] = {key: overrides[key] for key in scaled_keys if key in overrides}
+            self._chosen = (schema.standin or StandinSchema()).model_copy(update=given)
+        scaled = scaled_down(schema, self._chosen, file.place)
+        self.standins |= scaled.replaced
+        return scaled.schema, file
+
+    def cells(self, schema: SuiteSchema, file: YamlFile, ancestors: tuple[Path, ...] = ()) -> dict[CellKey, Cell]:
+        here = file.path.resolve()
+        cells: dict[CellKey, Cell] = dict(Expansion(schema, file).cells())
+        for index, name in enumerate(schema.include):
+            place = file.place(("include", index))
+            path = _included(file.path.parent / name, name)
+            if path is None:
+                raise SuiteError(f"{place}: {name[:80]!r} is neither a file beside this one nor an installed suite")
+            if path.resolve() in (here, *ancestors):
+                chain = " -> ".join(each.name for each in (*ancestors, here, path.resolve()))
+                raise SuiteError(f"{place}: the suites include each other in a circle ({chain})")
+            for key, cell in self.cells(*self.read(path, is_included=True), (*ancestors, here)).items():
+                _add(cells, key, cell, place)
+        return cells
 
 
 def _read(path: Path, overrides: Mapping[str, Any]) -> tuple[SuiteSchema, YamlFile]:
@@ -117,26 +163,6 @@ def _read(path: Path, overrides: Mapping[str, Any]) -> tuple[SuiteSchema, YamlFi
             raise SuiteError(f"--set {key}: a suite has no such key: {did_you_mean(key, known)}")
     file = replace(file, data={**file.data, **overrides}, overrides=frozenset(overrides))
     return validate(SuiteSchema, file.data, file.place, SuiteError), file
-
-
-def _cells_with_includes(
-    schema: SuiteSchema, file: YamlFile, overrides: Mapping[str, Any], ancestors: tuple[Path, ...]
-) -> dict[CellKey, Cell]:
-    here = file.path.resolve()
-    cells: dict[CellKey, Cell] = dict(Expansion(schema, file).cells())
-    inherited = {key: value for key, value in overrides.items() if key not in ("name", "title", "include")}
-    for index, name in enumerate(schema.include):
-        path = _included(file.path.parent / name, name)
-        if path is None:
-            place = file.place(("include", index))
-            raise SuiteError(f"{place}: {name[:80]!r} is neither a file beside this one nor an installed suite")
-        if path.resolve() in (here, *ancestors):
-            chain = " -> ".join(each.name for each in (*ancestors, here, path.resolve()))
-            raise SuiteError(f"{file.place(('include', index))}: the suites include each other in a circle ({chain})")
-        included_schema, included_file = _read(path, inherited)
-        for key, cell in _cells_with_includes(included_schema, included_file, inherited, (*ancestors, here)).items():
-            _add(cells, key, cell, file.place(("include", index)))
-    return cells
 
 
 def _included(beside: Path, name: str) -> Path | None:
@@ -158,9 +184,25 @@ def _add(cells: dict[CellKey, Cell], key: CellKey, cell: Cell, place: str) -> No
         (metrics[metric.name].describe(), metrics[metric.name].settings) == (metric.describe(), metric.settings)
         for metric in cell.metrics
     )
-    if other.digest != cell.digest or not same_metrics:
+    if _meaning(other) != _meaning(cell) or not same_metrics:
         raise SuiteError(f"{place}: the cell {cell.id} is there twice with different settings: rename one with 'as'")
     cells[key] = replace(other, metrics=tuple(_in_order(metrics, other, cell)))
+
+
+def _meaning(cell: Cell) -> object:
+    """Return what decides a cell's figures; where files are missing its settings must do."""
+    try:
+        return cell.digest
+    except DataError:  # told by whoever needs the files; `qbench fetch` needs the suite in order to get them
+        method = None if cell.method is None else cell.method.describe()
+        return _of_workload(cell.workload), method, cell.bits, cell.boundary_bits, cell.seed, cell.samples
+
+
+def _of_workload(workload: Workload) -> object:
+    try:
+        return workload.describe()
+    except DataError:  # as above
+        return workload.name, workload.settings
 
 
 def _in_order(metrics: Mapping[str, Metric], *cells: Cell) -> list[Metric]:
@@ -177,7 +219,7 @@ def _check_names(path: Path, cells: Collection[Cell]) -> None:
         meaning = None if cell.method is None else cell.method.describe()
         if meanings.setdefault((cell.workload_label, cell.label), meaning) != meaning:
             raise SuiteError(f"{path}: {cell.label!r} stands for two settings of a method: rename one with 'as'")
-        protocol = (cell.samples, cell.workload.describe())
+        protocol = (cell.samples, _of_workload(cell.workload))
         if protocols.setdefault(cell.workload_label, protocol) != protocol:
             raise SuiteError(
                 f"{path}: {cell.workload_label!r} stands for two workloads, samplers or sample counts: "

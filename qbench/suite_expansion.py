@@ -125,22 +125,27 @@ class Expansion:
 
     def _workload(self, index: int, entry: WorkloadEntry) -> tuple[str, Workload]:
         steps = {} if self.schema.steps is None else {"steps": self.schema.steps}
-        settings = dict(entry.settings)
+        settings = entry.given()
         given = settings.get("sampler", {})
         if isinstance(given, Mapping):  # anything else is refused with all other settings below
-            own = {**given, **entry.sampler}
-            settings["sampler"] = {**own, **steps} if "steps" in self.file.overrides else {**steps, **own}
+            settings["sampler"] = {**given, **steps} if "steps" in self.file.overrides else {**steps, **given}
         place = self._place("workloads", index, "settings")
-        workload = self._located(
-            ("workloads", index),
-            lambda: create(plugins.WORKLOADS, entry.name, Workload, settings, place, SuiteError),
-        )
+
+        def make() -> Workload:
+            located = load_class(plugins.WORKLOADS, entry.plugin, Workload).located(settings, self.file.path.parent)
+            return create(plugins.WORKLOADS, entry.plugin, Workload, located, place, SuiteError)
+
+        workload = self._located(("workloads", index), make)
+        if all(asset.find() for asset in workload.assets()):  # else nothing is known of it before it is fetched
+            self._located(("workloads", index), lambda: self._check_steps(workload, entry.name))
+        return entry.label or entry.name, workload
+
+    def _check_steps(self, workload: Workload, name: str) -> None:
         if workload.sampler.steps > workload.schedule.train_steps:
             raise SuiteError(
                 f"{self.file.place(('steps',))}: {workload.sampler.steps} steps are more than the "
-                f"{workload.schedule.train_steps} that {entry.name!r} was trained with"
+                f"{workload.schedule.train_steps} that {name!r} was trained with"
             )
-        return entry.label or entry.name, workload
 
     def _method(self, index: int, entry: MethodEntry) -> tuple[str, Method]:
         def make() -> Method:

@@ -9,6 +9,8 @@ from qbench.errors import SuiteError
 from qbench.settings import Settings
 
 LABEL = r"^[A-Za-z0-9][A-Za-z0-9_+-]{0,63}$"
+INLINE = "pipeline"
+"""Public id of the workload that a suite's own models are settings of."""
 Label = Annotated[str, Field(pattern=LABEL, description="how rows are named")]
 
 
@@ -35,6 +37,13 @@ def _bits(text: str) -> str:
     return str(bits)
 
 
+def _offered(bits: int | None) -> int | None:
+    """Refuse weight bits that nobody offers."""
+    if bits is not None and bits not in LOW_BITS:
+        raise ValueError(f"{bits} bits are not offered: use one of {', '.join(map(str, LOW_BITS))}")
+    return bits
+
+
 class WorkloadEntry(Settings):
     """A workload in a suite."""
 
@@ -42,6 +51,27 @@ class WorkloadEntry(Settings):
     label: Annotated[Label | None, Field(alias="as", description="how rows are named; the id by default")] = None
     settings: dict[str, Any] = Field(default_factory=dict, description="settings of the workload")
     sampler: dict[str, Any] = Field(default_factory=dict, description="sampler settings, the same as settings.sampler")
+    pipeline: Annotated[
+        str | None,
+        Field(description="a model of one's own in place of a public id: a folder of diffusers, or an id on the hub"),
+    ] = None
+    reference: dict[str, Any] = Field(default_factory=dict, description="real images, the same as settings.reference")
+
+    @property
+    def plugin(self) -> str:
+        """Public id of the workload: that of models of one's own where one is given."""
+        return self.name if self.pipeline is None else INLINE
+
+    def given(self) -> dict[str, Any]:
+        """Return all settings in one place; those that stand beside ``settings`` win."""
+        settings = dict(self.settings)
+        if self.pipeline is not None:
+            settings["model"] = self.pipeline
+        for key, values in (("sampler", self.sampler), ("reference", self.reference)):
+            if values:
+                inner = settings.get(key, {})
+                settings[key] = {**inner, **values} if isinstance(inner, dict) else inner
+        return settings
 
 
 class MethodEntry(Settings):
@@ -67,6 +97,25 @@ class Exclusion(Settings):
     method: Annotated[str | None, Field(description="label of the method")] = None
     bits: Annotated[str | None, Field(description="a bit-width")] = None
     seed: Annotated[int | None, Field(description="a seed")] = None
+
+
+class StandinSchema(Settings):
+    """What ``--standin`` scales down."""
+
+    steps: Annotated[int, Field(ge=1, le=1000, strict=True, description="sampling steps")] = 20
+    samples: Annotated[int, Field(ge=1, le=10_000_000, strict=True, description="images of each cell")] = 250
+    preset: Annotated[str, Field(description="preset of every method that has it")] = "fast"
+    boundary_bits: Annotated[
+        int | None, Field(strict=True, description="weight bits of the first and last layer; null: no exception")
+    ] = 8
+    metrics: Annotated[
+        tuple[Annotated[MetricEntry, BeforeValidator(_named)], ...], Field(description="metrics beside the suite's own")
+    ] = ()
+
+    @field_validator("boundary_bits")
+    @classmethod
+    def _offered_bits(cls, value: int | None) -> int | None:
+        return _offered(value)
 
 
 class SuiteSchema(Settings):
@@ -104,10 +153,12 @@ class SuiteSchema(Settings):
         int | None, Field(strict=True, description="weight bits of the first and last layer; absent: no exception")
     ] = None
     exclude: Annotated[tuple[Exclusion, ...], Field(description="cells that are not run")] = ()
+    standin: Annotated[
+        StandinSchema | None,
+        Field(description="what --standin scales down, here and in the suites that are included"),
+    ] = None
 
     @field_validator("boundary_bits")
     @classmethod
     def _offered_bits(cls, value: int | None) -> int | None:
-        if value is not None and value not in LOW_BITS:
-            raise ValueError(f"{value} bits are not offered: use one of {', '.join(map(str, LOW_BITS))}")
-        return value
+        return _offered(value)

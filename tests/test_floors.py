@@ -14,8 +14,8 @@ ROOMS = {
     1: ("settings", "plugin", "plugins", "devices", "environment", "quant", "diffusion", "store"),
     2: ("method", "calibration", "workload", "workloads", "metrics", "zoo"),
     3: (
-        "cell", "suite", "suite_schema", "suite_expansion", "yaml_file", "plan", "estimate", "stages", "records",
-        "score_request", "scoring",
+        "cell", "suite", "suite_assets", "suite_schema", "suite_expansion", "standin", "yaml_file", "plan", "estimate",
+        "stages", "records", "score_request", "scoring",
     ),
     4: ("results", "execution", "diagnosis"),
     5: ("cli", "testing", "__main__"),

@@ -74,6 +74,24 @@ class QDiffusion(Method):
     revision = 3
     presets: ClassVar = {
         "strict": {},
+        "cifar10": {},
+        "lsun-bedroom": {
+            "split": False,
+            "weights": {"estimator": "mse"},
+            "activations": {"estimator": "running-average", "symmetric": True, "samples": None},
+        },
+        "lsun-church": {
+            "split": False,
+            "weights": {"estimator": "mse"},
+            "activations": {"estimator": "mse", "symmetric": False, "samples": 64},
+        },
+        "stable-diffusion": {
+            "calibration": {"steps": 25, "per_step": 128},
+            "weights": {"estimator": "mse"},
+            "rounding": {"batch_size": 8},
+            "activations": {"estimator": "running-average", "symmetric": False, "samples": None},
+            "step_sizes": {"batch_size": 8},
+        },
         "fast": {
             "calibration": {"per_step": FAST_SAMPLES},
             "weights": {"estimator": "mse"},

@@ -140,7 +140,7 @@ class Inline:
                     digest=stage.digest,
                     group=stage.group,
                     description=stage.description,
-                    files={path.name: file_digest(path) for path in sorted(folder.iterdir())},
+                    files=_digests(folder),
                     seconds=round(seconds, 3),
                     work=stage.work,
                     peak_memory_mb=round(peak_memory_mb(), 1),
@@ -170,3 +170,9 @@ class Inline:
                 self.failures[other.digest] = self.failures[failed.digest]
                 del self._to_do[other.digest]
                 self._listener.skipped(other)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file in a folder and the folders in it, by its path within."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): file_digest(path) for path in paths}

@@ -172,7 +172,7 @@ class Store:
         target = self.folder(manifest.kind, manifest.digest)
         with translated_errors(self.root):
             write_manifest(folder, manifest)
-            for path in [*folder.iterdir(), folder]:
+            for path in [*folder.rglob("*"), folder]:
                 _flush(path)
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.exists():  # without a manifest, or it would not have been computed
