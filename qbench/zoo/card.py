@@ -6,7 +6,7 @@ from typing import Any
 Facts = Mapping[str, Any]
 """What `qbench.zoo.finish` measured; it lies beside each card as JSON."""
 
-_DATA = """\
+DATA = """\
 Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747), by Zalando SE, MIT licence: 60,000 training and
 10,000 test images of garments, 28x28 grey, ten classes; shrunk here to 16x16 by area averaging and rounded to
 whole grey values once. No other data was used."""
@@ -28,7 +28,7 @@ COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER I
 OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE."""
 """Of the data set; it goes wherever its images go."""
 
-_REPEAT = """\
+REPEAT = """\
 The same seed, thread count, machine kind and library versions give the same bytes, also when the run was
 interrupted and resumed."""
 
@@ -41,9 +41,9 @@ def tiny_ddim_card(facts: Facts) -> str:
         "Unconditional noise-estimation UNet for 16x16 grey images, in blocks of 2x2 pixels (4x8x8 latents, an exact\n"
         "change of layout). It is a stand-in that makes suites runnable anywhere in minutes; its images are worth\n"
         "nothing by themselves, and its figures must not be compared with those of other data.",
-        _file_table("tiny-ddim", facts),
-        "## Data\n\n" + _DATA,
-        "## Training\n\n" + _denoiser_recipe(recipe) + "\n\n" + _effort(facts) + "\n\n" + _command(recipe) + _REPEAT,
+        file_table("tiny-ddim", facts),
+        "## Data\n\n" + DATA,
+        "## Training\n\n" + _denoiser_recipe(recipe) + "\n\n" + effort_of(facts) + "\n\n" + command_of(recipe) + REPEAT,
         "## Held-out figures\n\n"
         "Loss: mean squared error of the predicted noise on the 10,000 test images, the same noise and timesteps for\n"
         "every model, each timestep ten times. Frechet distance (fd): pooled features of `fashion-features`, "
@@ -54,7 +54,10 @@ def tiny_ddim_card(facts: Facts) -> str:
         sibling = facts["sibling"]["recipe"]
         parts.append(
             f"## Sibling\n\nThe sibling is the same recipe with seed {sibling['seed']}. It shows what the training "
-            "seed changes; its weights do not\nship. " + _effort(facts["sibling"]) + "\n\n" + _command(sibling).rstrip()
+            "seed changes; its weights do not\nship. "
+            + effort_of(facts["sibling"])
+            + "\n\n"
+            + command_of(sibling).rstrip()
         )
     steps = max(map(int, facts["fd"]))
     parts.append(
@@ -73,14 +76,14 @@ def features_card(facts: Facts) -> str:
         "Small convolutional classifier of 16x16 grey garments, whose features judge samples: `pooled` (64, the last\n"
         "map averaged), `spatial` (128, the first 8 channels of a 4x4 map in the middle), `logits` (10). Group norm\n"
         "only: an image's features do not depend on its batch. Distances on these features are not FID or sFID.",
-        _file_table("fashion-features", facts),
-        "## Data\n\n" + _DATA,
+        file_table("fashion-features", facts),
+        "## Data\n\n" + DATA,
         "## Training\n\n"
-        f"{recipe['iterations']:,} iterations of {recipe['batch']} images, {mirrored}, {_optimizer(recipe)}\n\n"
-        + _effort(facts)
+        f"{recipe['iterations']:,} iterations of {recipe['batch']} images, {mirrored}, {optimizer_of(recipe)}\n\n"
+        + effort_of(facts)
         + "\n\n"
-        + _command(recipe)
-        + _REPEAT,
+        + command_of(recipe)
+        + REPEAT,
         "## Held-out figures\n\n"
         "| figure | value |\n|---|---|\n"
         f"| accuracy, {facts['test_images']:,} test images | {facts['accuracy_test']:.2%} |\n"
@@ -110,14 +113,15 @@ def calibration_card(facts: Facts) -> str:
         f"| file | `fashion-calibration.safetensors`, uint8, {facts['bytes']:,} bytes |\n"
         f"| sha256 | `{facts['sha256']}` |\n"
         f"| images of class 0 to 9 | {', '.join(map(str, facts['per_class']))} |",
-        "## Data\n\n" + _DATA,
+        "## Data\n\n" + DATA,
         "```\npython -m qbench.zoo.train calibration-images\n```",
         "## Licence of the images\n\n" + _LICENCE,
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _file_table(name: str, facts: Facts) -> str:
+def file_table(name: str, facts: Facts) -> str:
+    """What file it is, with its digest and parameters."""
     return (
         "| | |\n|---|---|\n"
         f"| file | `{name}.safetensors`, fp16, {facts['bytes']:,} bytes |\n"
@@ -131,11 +135,12 @@ def _denoiser_recipe(recipe: Facts) -> str:
         f"Noise prediction, 1,000 steps, linear betas from 1e-4 to 0.02, mean squared error; all 60,000 training "
         f"images;\n{recipe['iterations']:,} iterations of {recipe['batch']} images "
         f"({recipe['iterations'] * recipe['batch']:,} in all), no augmentation, timesteps spread evenly over\n"
-        f"each batch, {_optimizer(recipe)}"
+        f"each batch, {optimizer_of(recipe)}"
     )
 
 
-def _optimizer(recipe: Facts) -> str:
+def optimizer_of(recipe: Facts) -> str:
+    """How the weights were stepped and averaged."""
     return (
         f"AdamW (weight decay {recipe['weight_decay']:g}), learning rate {recipe['learning_rate']:g}\nafter "
         f"{recipe['warmup']} iterations of warm-up, falling as a half cosine to 0, gradient norm clipped at "
@@ -143,7 +148,8 @@ def _optimizer(recipe: Facts) -> str:
     )
 
 
-def _effort(facts: Facts) -> str:
+def effort_of(facts: Facts) -> str:
+    """How long it took, on what."""
     versions = ", ".join(f"{library} {version}" for library, version in sorted(facts["versions"].items()))
     return (
         f"It took {facts['training_seconds'] / 60:.0f} minutes on {facts['hardware']} that had other work to do, "
@@ -151,7 +157,8 @@ def _effort(facts: Facts) -> str:
     )
 
 
-def _command(recipe: Facts) -> str:
+def command_of(recipe: Facts) -> str:
+    """The command that trains it."""
     return (
         f"```\npython -m qbench.zoo.train {recipe['name']} --seed {recipe['seed']} --iterations {recipe['iterations']} "
         f"--threads {recipe['threads']} --device {recipe['device']}\n```\n\n"

@@ -22,7 +22,7 @@ class TrainingState:
     """Everything that changes while a run goes on."""
 
     model: nn.Module
-    """The network in training; its parameters are its only state (no buffers)."""
+    """The network in training; its parameters are its only state."""
     average: dict[str, Tensor]
     """Running average of every parameter."""
     optimizer: torch.optim.AdamW
@@ -39,10 +39,10 @@ def fresh_state(model: nn.Module, settings: TrainingSettings) -> TrainingState:
     """State before the first iteration.
 
     Raises:
-        ValueError: The model has buffers, which neither the average nor a checkpoint would hold.
+        ValueError: The model keeps buffers, which neither the average nor a checkpoint would hold.
     """
-    if any(True for _ in model.buffers()):
-        raise ValueError(f"{type(model).__name__} has buffers; only parameters are averaged and saved.")
+    if model.state_dict().keys() - dict(model.named_parameters()).keys():
+        raise ValueError(f"{type(model).__name__} keeps buffers; only parameters are averaged and saved.")
     average = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True

@@ -1,9 +1,12 @@
 """Addressed randomness for training: what iteration i draws does not depend on how the run came to iteration i."""
 
 import hashlib
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from qbench.zoo.settings import TrainingSettings
 
 
 def generator(seed: int, purpose: str, index: int) -> torch.Generator:
@@ -31,3 +34,10 @@ def stratified_timesteps(count: int, steps: int, source: torch.Generator) -> Ten
     jitter = torch.rand(count, generator=source, dtype=torch.float64)
     positions = (torch.arange(count, dtype=torch.float64) + jitter) / count
     return (positions * steps).long().clamp_(max=steps - 1)
+
+
+def initialized(build: Callable[[], nn.Module], settings: TrainingSettings) -> nn.Module:
+    """A network before the first iteration, decided by the seed; PyTorch's global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(settings.seed, "initialization", 0).initial_seed())
+        return build().to(settings.device)

@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 
 class FashionExtractor(Extractor):
-    """Pooled and spatial features and logits of a classifier of 16x16 Fashion-MNIST images; see its card."""
+    """Pooled and spatial features and logits of a classifier of Fashion-MNIST images; see its card.
 
-    title = "small Fashion-MNIST classifier, 16x16 grey images"
+    Images of 32x32 pixels are what ``tiny-ldm`` and its siblings make: 28x28 with two black pixels around them. They
+    are shrunk to 16x16 as the classifier's training images were, so that one set of statistics holds for all.
+    """
+
+    title = "small Fashion-MNIST classifier, 16x16 grey images, or 32x32 shrunk to them"
     features = ("pooled", "spatial", "logits")
-    image_shape = (1, 16, 16)
+    image_shapes = ((1, 16, 16), (1, 32, 32))
 
     @cached_property
     def _digest(self) -> str:
@@ -34,12 +38,17 @@ class FashionExtractor(Extractor):
 
     def load(self, device: torch.device) -> Extract:
         """Return the feature function."""
+        import torch
+
         from qbench.diffusion.codecs import from_uint8
+        from qbench.zoo.fashion_mnist import shrink, unpad
         from qbench.zoo.networks import load_fashion_features
 
         network = load_fashion_features().to(device)
 
         def extract(images: Tensor, captions: Sequence[str] | None) -> Mapping[str, Tensor]:
+            if images.shape[1:] == (1, 32, 32):
+                images = torch.from_numpy(shrink(unpad(images.cpu().numpy())))
             found = network(from_uint8(images.to(device)))
             return {"pooled": found.pooled, "spatial": found.spatial, "logits": found.logits}
 

@@ -1,4 +1,4 @@
-"""Fashion-MNIST at 16x16: reading, verifying, shrinking.
+"""Fashion-MNIST: reading, verifying, and bringing it to 16x16 or 32x32.
 
 The data set is by Zalando SE (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747), under the MIT licence.
 """
@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import math
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -29,6 +30,9 @@ MD5 = {
 IMAGE_SIZE = 16
 """Height and width after shrinking, pixels."""
 
+MARGIN = 2
+"""Black pixels around an image that ``pad`` adds: 28 + 2 * 2 = 32."""
+
 _STEMS: dict[Split, str] = {"train": "train", "test": "t10k"}
 
 
@@ -37,17 +41,22 @@ class FashionMnist:
     """One split of the data set."""
 
     images: NDArray[np.uint8]
-    """Grey images [N, 1, 16, 16]."""
+    """Grey images [N, 1, 16, 16], or of the size that was asked for."""
     labels: NDArray[np.int64]
     """Classes [N], 0 to 9."""
 
 
-def load_fashion_mnist(split: Split, folder: Path | None = None) -> FashionMnist:
-    """Reads one split and shrinks it to 16x16.
+def load_fashion_mnist(
+    split: Split,
+    folder: Path | None = None,
+    prepare: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
+) -> FashionMnist:
+    """Reads one split and brings its images to their size.
 
     Args:
         split: `train` (60,000 images) or `test` (10,000 images).
         folder: Folder with the four published .gz files. None downloads them to the user's cache folder.
+        prepare: Maps images [N, 28, 28] to [N, 1, H, W]; None is ``shrink``.
 
     Raises:
         DataError: A file is missing, damaged, or not the published one.
@@ -60,7 +69,7 @@ def load_fashion_mnist(split: Split, folder: Path | None = None) -> FashionMnist
         raise DataError(
             f"The {split} files in {folder} do not belong together: images {images.shape}, labels {labels.shape}."
         )
-    return FashionMnist(shrink(images), labels.astype(np.int64))
+    return FashionMnist((prepare or shrink)(images), labels.astype(np.int64))
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
@@ -99,6 +108,17 @@ def shrink(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     small = interpolate(pixels, size=(IMAGE_SIZE, IMAGE_SIZE), mode="area")
     rounded: NDArray[np.uint8] = small.round().clamp(0, 255).to(torch.uint8).numpy()
     return rounded
+
+
+def pad(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Puts black pixels around grey images [N, 28, 28]: [N, 1, 32, 32], without changing any of theirs."""
+    margins = ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN))
+    return np.pad(images, margins)[:, None]
+
+
+def unpad(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Takes away what ``pad`` puts around images [N, 1, 32, 32]: [N, 28, 28]."""
+    return images[:, 0, MARGIN:-MARGIN, MARGIN:-MARGIN]
 
 
 def _parse_idx(content: bytes, path: Path) -> NDArray[np.uint8]:

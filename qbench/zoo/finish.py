@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def finish_features(run: Path, train: FashionMnist, test: FashionMnist, to: Path
         DataError: The run is not finished.
     """
     weights = to / "weights" / "fashion-features.safetensors"
-    facts = _shipped(run, weights, "fashion-features")
+    facts = ship(run, weights, "fashion-features")
     statistics = reference_statistics(train.images, weights)
     reference = write_reference(
         to / "weights" / "fashion-train.safetensors", statistics, samples=len(train.images), extractor=weights
@@ -67,7 +67,7 @@ def finish_features(run: Path, train: FashionMnist, test: FashionMnist, to: Path
         "reference_sha256": reference.sha256,
         "reference_bytes": reference.path.stat().st_size,
     }
-    return _write_card(to / "cards", "fashion-features", facts, features_card(facts))
+    return write_card(to / "cards", "fashion-features", facts, features_card(facts))
 
 
 def finish_tiny_ddim(run: Path, sibling: Path | None, test: FashionMnist, to: Path) -> Path:
@@ -86,15 +86,15 @@ def finish_tiny_ddim(run: Path, sibling: Path | None, test: FashionMnist, to: Pa
         DataError: A run is not finished, or the feature network or its statistics are missing or do not match.
     """
     weights = to / "weights" / "tiny-ddim.safetensors"
-    facts = _shipped(run, weights, "tiny-ddim")
+    facts = ship(run, weights, "tiny-ddim")
     facts |= {"parameters": figures.parameter_count(load_tiny_ddim(weights)), "samples": SAMPLES}
     facts |= _denoiser_figures(weights, test, to, SAMPLING_STEPS)
     if sibling is not None:
         figures_of_sibling = _denoiser_figures(sibling / WEIGHTS_NAME, test, to, SAMPLING_STEPS[:1])
-        facts["sibling"] = _run_facts(sibling, "tiny-ddim") | figures_of_sibling
+        facts["sibling"] = run_facts(sibling, "tiny-ddim") | figures_of_sibling
     picture = figures.sampled_images(load_tiny_ddim(weights), SIDE * SIDE, max(SAMPLING_STEPS))
     write_contact_sheet(picture, to / "cards" / "tiny-ddim.png")
-    return _write_card(to / "cards", "tiny-ddim", facts, tiny_ddim_card(facts))
+    return write_card(to / "cards", "tiny-ddim", facts, tiny_ddim_card(facts))
 
 
 def ship_calibration_images(train: FashionMnist, to: Path) -> Path:
@@ -120,7 +120,7 @@ def ship_calibration_images(train: FashionMnist, to: Path) -> Path:
         "available": len(train.images),
         "per_class": np.bincount(train.labels[spread(len(train.labels))], minlength=10).tolist(),
     }
-    return _write_card(to / "cards", name, facts, calibration_card(facts))
+    return write_card(to / "cards", name, facts, calibration_card(facts))
 
 
 def _denoiser_figures(weights: Path, test: FashionMnist, to: Path, sampling_steps: Sequence[int]) -> dict[str, Any]:
@@ -136,15 +136,30 @@ def _denoiser_figures(weights: Path, test: FashionMnist, to: Path, sampling_step
     return {"held_out_loss": dataclasses.asdict(figures.held_out_loss(model, test.images)), "fd": distances}
 
 
-def _shipped(run: Path, weights: Path, name: str) -> dict[str, Any]:
-    """Copies the weights of a run, read and written again, and says what is known of them."""
-    facts = _run_facts(run, name)
+def ship(run: Path, weights: Path, name: str, said: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Copies the weights of a run, read and written again, and says what is known of them.
+
+    Args:
+        run: Folder of the run.
+        weights: The file that ships.
+        name: What must have been trained.
+        said: More strings to store beside the weights.
+
+    Raises:
+        DataError: The run is not finished, or is of another model.
+    """
+    facts = run_facts(run, name)
     file = read_tensors(run / WEIGHTS_NAME)
-    write_tensors(weights, file.tensors, file.metadata)
+    write_tensors(weights, file.tensors, {**file.metadata, **(said or {})})
     return facts | {"sha256": file_digest(weights), "bytes": weights.stat().st_size}
 
 
-def _run_facts(run: Path, name: str) -> dict[str, Any]:
+def run_facts(run: Path, name: str) -> dict[str, Any]:
+    """What is known of a finished run: recipe, seconds, loss, hardware, versions.
+
+    Raises:
+        DataError: The run is not finished, or is of another model.
+    """
     if not (run / WEIGHTS_NAME).is_file():
         raise DataError(f"{run} holds no finished run: {WEIGHTS_NAME} is missing. Run the training to its end first.")
     said = read_tensors(run / WEIGHTS_NAME).metadata
@@ -168,7 +183,8 @@ def _hardware(recipe: dict[str, Any]) -> str:
     return f"{threads} of a {os.cpu_count()}-core {platform.machine().replace('_', '-')} CPU"
 
 
-def _write_card(folder: Path, name: str, facts: dict[str, Any], text: str) -> Path:
+def write_card(folder: Path, name: str, facts: dict[str, Any], text: str) -> Path:
+    """Writes the facts as JSON and the card beside them; returns the card's path."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     path = folder / f"{name}.md"

@@ -102,7 +102,7 @@ def load_tiny_ddim(path: Path | None = None) -> UNet2DModel:
         DataError: The file is missing or holds another network.
     """
     model = tiny_ddim_denoiser()
-    _load(model, weights_path("tiny-ddim") if path is None else path)
+    load_weights(model, weights_path("tiny-ddim") if path is None else path)
     return model
 
 
@@ -116,11 +116,20 @@ def load_fashion_features(path: Path | None = None) -> FashionFeatures:
         DataError: The file is missing or holds another network.
     """
     model = FashionFeatures()
-    _load(model, weights_path("fashion-features") if path is None else path)
+    load_weights(model, weights_path("fashion-features") if path is None else path)
     return model
 
 
-def _load(model: nn.Module, path: Path) -> None:
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Puts the weights of a file into a network, in float32, and freezes it in evaluation mode.
+
+    Args:
+        model: The network as built here.
+        path: A safetensors file.
+
+    Raises:
+        DataError: The file is missing or holds another network.
+    """
     tensors = read_tensors(path).tensors
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     if {name: tensor.shape for name, tensor in tensors.items()} != expected:

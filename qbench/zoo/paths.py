@@ -5,6 +5,12 @@ from pathlib import Path
 WEIGHTS = Path(__file__).parent / "weights"
 """Folder of the shipped safetensors files."""
 
+TOKENIZER = Path(__file__).parent / "tokenizer"
+"""Folder of the tokenizer that the text models share."""
+
+CAPTIONS = Path(__file__).parent / "captions"
+"""Folder of the captions that are sampled and calibrated on."""
+
 CARDS = Path(__file__).parent / "cards"
 """Folder of the shipped model cards."""
 

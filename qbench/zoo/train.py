@@ -1,7 +1,7 @@
 """Command line of the zoo: `python -m qbench.zoo.train --help`."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -30,46 +30,55 @@ DeviceName = Annotated[Literal["cpu", "cuda"], typer.Option(help="cpu (reproduci
 Resume = Annotated[bool, typer.Option("--resume/--fresh", help="Go on from the folder's checkpoint, or start again.")]
 
 
-@app.command("tiny-ddim")
-def tiny_ddim(
-    data: Data = None,
-    out: Out = None,
-    seed: Seed = 0,
-    iterations: Iterations = None,
-    threads: Threads = 1,
-    device: DeviceName = "cpu",
-    resume: Resume = True,
-) -> None:
-    """Train the tiny denoiser."""
+TRAININGS = {
+    "tiny-ddim": "Train the tiny denoiser of pixels.",
+    "fashion-features": "Train the classifier whose features judge the images.",
+    "fashion-vq": "Train the first stage with a codebook.",
+    "fashion-kl": "Train the variational first stage.",
+    "tiny-ldm": "Train the tiny denoiser on the latents of fashion-vq.",
+    "tiny-ldm-kl": "Train the tiny denoiser on the latents of fashion-kl.",
+    "tiny-sd": "Train the tiny denoiser that follows captions, with its text encoder.",
+    "clip-tiny": "Train the model that judges how well images fit their captions.",
+}
+"""Every model that can be trained, and what the command's help says."""
+
+
+def _training(name: str) -> Callable[..., None]:
+    """The command that trains a model."""
+
+    def command(
+        data: Data = None,
+        out: Out = None,
+        seed: Seed = 0,
+        iterations: Iterations = None,
+        threads: Threads = 1,
+        device: DeviceName = "cpu",
+        resume: Resume = True,
+    ) -> None:
+        with _expected_problems():
+            from qbench.zoo.recipes import RECIPES
+
+            recipe = RECIPES[name]
+            settings = _chosen(recipe.settings, seed, iterations, threads, device)
+            model, loss = recipe.prepare(settings, data)
+            _train(model, loss, settings, out, resume)
+
+    return command
+
+
+for _name, _help in TRAININGS.items():
+    app.command(_name, help=_help)(_training(_name))
+
+
+@app.command()
+def tokenizer(to: To = Path("zoo-out")) -> None:
+    """Write the tokenizer that the text models share, learned on all captions there can be."""
     with _expected_problems():
-        from qbench.zoo.denoiser_training import TINY_DDIM, denoiser_loss, initial_denoiser
-        from qbench.zoo.fashion_mnist import load_fashion_mnist
+        from qbench.zoo.caption_tokenizer import write_tokenizer
+        from qbench.zoo.garments import every_caption
 
-        settings = _chosen(TINY_DDIM, seed, iterations, threads, device)
-        images = load_fashion_mnist("train", data).images
-        loss = denoiser_loss(images, settings)
-        _train(initial_denoiser(settings), loss, settings, out, resume)
-
-
-@app.command("fashion-features")
-def fashion_features(
-    data: Data = None,
-    out: Out = None,
-    seed: Seed = 0,
-    iterations: Iterations = None,
-    threads: Threads = 1,
-    device: DeviceName = "cpu",
-    resume: Resume = True,
-) -> None:
-    """Train the classifier whose features judge the images."""
-    with _expected_problems():
-        from qbench.zoo.classifier_training import FASHION_FEATURES, classifier_loss, initial_classifier
-        from qbench.zoo.fashion_mnist import load_fashion_mnist
-
-        settings = _chosen(FASHION_FEATURES, seed, iterations, threads, device)
-        train = load_fashion_mnist("train", data)
-        loss = classifier_loss(train.images, train.labels, settings)
-        _train(initial_classifier(settings), loss, settings, out, resume)
+        write_tokenizer(to / "tokenizer", every_caption())
+        typer.echo(f"Wrote {to / 'tokenizer'}")
 
 
 @app.command()
@@ -105,24 +114,23 @@ def calibration_images(
 
 @app.command()
 def finish(
-    name: Annotated[Literal["fashion-features", "tiny-ddim"], typer.Argument(help="What was trained.")],
+    name: Annotated[str, typer.Argument(help=f"What was trained: {', '.join(TRAININGS)}.")],
     run: Annotated[Path, typer.Option("--from", help="Folder of the finished run.")],
-    sibling: Annotated[Path | None, typer.Option(help="Run with another seed, whose figures go on the card.")] = None,
+    sibling: Annotated[
+        Path | None, typer.Option(help="Run of tiny-ddim with another seed, whose figures go on the card.")
+    ] = None,
     data: Data = None,
     to: To = Path("zoo-out"),
 ) -> None:
-    """Measure a finished run and write what ships: weights, statistics, card, picture. First fashion-features."""
+    """Measure a finished run and write what ships: weights, figures, card, picture.
+
+    What judges others comes first: fashion-features, then the first stages and clip-tiny.
+    """
     with _expected_problems():
-        from qbench.zoo.fashion_mnist import load_fashion_mnist
-        from qbench.zoo.finish import finish_features, finish_tiny_ddim
+        from qbench.zoo.finishers import finish_run
 
         _one_thread()
-        test = load_fashion_mnist("test", data)
-        if name == "fashion-features":
-            card = finish_features(run, load_fashion_mnist("train", data), test, to)
-        else:
-            card = finish_tiny_ddim(run, sibling, test, to)
-        typer.echo(f"Wrote {card}")
+        typer.echo(f"Wrote {finish_run(name, run, sibling, data, to)}")
 
 
 def _chosen(
