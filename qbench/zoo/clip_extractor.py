@@ -10,7 +10,7 @@ from qbench.identity import file_digest
 from qbench.metrics.clip import CosineScore
 from qbench.metrics.extractor import Extractor
 from qbench.metrics.metric import Need
-from qbench.zoo.paths import weights_path
+from qbench.zoo.paths import TOKENIZER_FILES, weights_path
 
 if TYPE_CHECKING:
     import torch
@@ -28,12 +28,12 @@ class FashionCLIP(Extractor):
     needs_captions = True
 
     @cached_property
-    def _digest(self) -> str:
-        return file_digest(weights_path("clip-tiny"))
+    def _digests(self) -> Mapping[str, str]:
+        return {each.name: file_digest(each) for each in (weights_path("clip-tiny"), *TOKENIZER_FILES)}
 
     def weights(self) -> Mapping[str, str]:
-        """Return the digest of the shipped weights."""
-        return {"clip-tiny.safetensors": self._digest}
+        """Return the digests of the shipped weights and of the tokenizer."""
+        return self._digests
 
     def load(self, device: torch.device) -> Extract:
         """Return the feature function."""

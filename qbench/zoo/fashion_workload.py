@@ -9,7 +9,7 @@ from typing import ClassVar
 from qbench.errors import DataError
 from qbench.identity import file_digest
 from qbench.workload import ReferenceSet, Workload
-from qbench.zoo.paths import weights_path
+from qbench.zoo.paths import TOKENIZER_FILES, weights_path
 
 
 class FashionWorkload(Workload):
@@ -30,10 +30,12 @@ class FashionWorkload(Workload):
 
     @cached_property
     def _digests(self) -> Mapping[str, str]:
-        return {f"{name}.safetensors": file_digest(weights_path(name)) for name in self.weight_names}
+        files = [weights_path(name) for name in self.weight_names]
+        files += TOKENIZER_FILES if self.has_captions else ()
+        return {each.name: file_digest(each) for each in files}
 
     def weights(self) -> Mapping[str, str]:
-        """Return the digests of the shipped weights."""
+        """Return the digests of the shipped weights, and of the tokenizer where captions are read."""
         return self._digests
 
     def reference(self, extractor: str, extractor_weights: Mapping[str, str]) -> ReferenceSet:

@@ -60,24 +60,27 @@ def latent_card(facts: Facts) -> str:
         f"{optimizer_of(recipe)}"
     )
     if has_text:
-        training += "\nThe text encoder is trained along; one caption in ten is empty."
+        training += (
+            f"\nThe text encoder ({facts['parameters_text']:,} more parameters in the same file) is trained along; "
+            "one caption in ten is empty."
+        )
     rows = [f"| loss, all timesteps | {facts['held_out_loss']['overall']:.4f} |"]
     rows += [f"| loss, timesteps {band} | {value:.4f} |" for band, value in facts["held_out_loss"]["bands"].items()]
-    name, distances = _sampler(sampler), facts.get("fd", {})
-    rows += [f"| fd, {name}, {steps} steps | {value:.2f} |" for steps, value in distances.items()]
+    name, distances, steps = _sampler(sampler), facts.get("fd", {}), max(facts["sampling_steps"])
+    rows += [f"| fd, {name}, {count} steps | {value:.2f} |" for count, value in distances.items()]
     told = (
         "| figure | value |\n|---|---|\n" + "\n".join(rows) + "\n\n"
         "Loss: on the 10,000 test images, each timestep ten times. fd: Frechet distance on `pooled` of\n"
         f"`fashion-features`, {facts['samples']:,} samples of seed 0 shrunk to 16x16, to the 60,000 training images; "
         "the card of\n`fashion-features` says what real images and pure noise get."
     )
-    picture = f"The first 64 samples of seed 0, {name}, 50 steps, not selected, each pixel magnified four times."
+    picture = f"The first 64 samples of seed 0, {name}, {steps} steps, not selected, each pixel magnified four times."
     if has_text:
         told += "\n\n" + _guidance(facts)
         picture = (
-            f"{name}, 50 steps, guidance {sampler['guidance_scale']:g}, not selected. A class in each row "
-            "(t-shirt, trousers, dress, coat,\nsandal, sneaker, bag, ankle boot); two images each of: dark plain, dark "
-            "patterned, bright plain, bright patterned."
+            f"{name}, {steps} steps, guidance {sampler['guidance_scale']:g}, not selected. A class in each row "
+            "(t-shirt, trousers, dress, coat,\nsandal, sneaker, bag, ankle boot): dark plain, dark patterned, bright "
+            "plain, bright patterned, each slim and wide (shoes and\nbags: low and tall)."
         )
     data = _DATA_32 + ("\n\n" + _CAPTIONS if has_text else "")
     return _joined(recipe["name"], facts, data, training, told, picture)
@@ -141,7 +144,8 @@ def _guidance(facts: Facts) -> str:
         for scale, found in facts["guidance"].items()
     ]
     return (
-        f"{_sampler(facts['sampler'])}, 20 steps, {facts['samples']:,} captions of test images; score: 100 x mean "
-        f"cosine under `clip-tiny`, which real test images\nand their captions score {facts['score_real']:.2f}:\n\n"
+        f"{_sampler(facts['sampler'])}, {facts['sampling_steps'][0]} steps, {facts['samples']:,} captions of test "
+        "images;\nscore: 100 x mean cosine under `clip-tiny`, which real test images and their captions score "
+        f"{facts['score_real']:.2f}:\n\n"
         "| guidance | fd | score | score with captions shuffled by one |\n|---|---|---|---|\n" + "\n".join(rows)
     )

@@ -114,7 +114,7 @@ def sampled_images(
         model: The denoiser.
         count: How many images.
         steps: Sampling steps.
-        captions: One for each image, for a denoiser that reads them.
+        captions: One for each image, for a denoiser that reads them; those that are left over are not looked at.
         guidance: In place of the sampler's own.
 
     Returns:
@@ -164,4 +164,4 @@ def _text(model: Model, captions: Sequence[str] | None, rows: slice) -> Tensor |
 
 
 def _batches(count: int) -> Iterator[slice]:
-    return (slice(start, start + _BATCH) for start in range(0, count, _BATCH))
+    return (slice(start, min(start + _BATCH, count)) for start in range(0, count, _BATCH))

@@ -19,7 +19,7 @@ from qbench.zoo.contact_sheet import SIDE, write_contact_sheet
 from qbench.zoo.fashion_mnist import FashionMnist, shrink, unpad
 from qbench.zoo.finish import SAMPLES, SAMPLING_STEPS, ship, write_card
 from qbench.zoo.first_stages import FACTOR, FirstStage, FirstStageName, load_first_stage
-from qbench.zoo.garments import NAMES, TEXTURES, TONES, Garment, caption, describe, find_thresholds
+from qbench.zoo.garments import NAMES, SHAPES, TEXTURES, TONES, Garment, caption, describe, find_thresholds
 from qbench.zoo.latent_card import clip_card, first_stage_card, latent_card
 from qbench.zoo.latent_networks import fashion_kl, fashion_vq, tiny_ldm_denoiser, tiny_ldm_kl_denoiser
 from qbench.zoo.latent_training import latents_of, scaling_factor
@@ -116,6 +116,7 @@ def finish_latent(name: str, run: Path, test: FashionMnist, to: Path) -> Path:
     facts |= {
         "parameters": figures.parameter_count(unet),
         "samples": SAMPLES,
+        "sampling_steps": SAMPLING_STEPS,
         "sampler": sampler.model_dump(mode="json"),
         "schedule": workload.schedule.model_dump(mode="json"),
         "held_out_loss": dataclasses.asdict(latent_figures.held_out_loss(model, latents)),
@@ -209,6 +210,7 @@ def finish_tiny_sd(run: Path, train: FashionMnist, test: FashionMnist, to: Path)
         "parameters": figures.parameter_count(unet),
         "parameters_text": sum(each.numel() for each in conditioning.encoder.parameters()),
         "samples": SAMPLES,
+        "sampling_steps": SAMPLING_STEPS,
         "sampler": sampler.model_dump(mode="json"),
         "schedule": TinySD.schedule.model_dump(mode="json"),
         "held_out_loss": dataclasses.asdict(latent_figures.held_out_loss(model, latents, captions)),
@@ -225,7 +227,12 @@ def sheet_captions() -> Sequence[str]:
     """Captions of the card's picture: a class in each row, from dark and plain to bright and patterned."""
     rows = [name for name in NAMES if name not in ("pullover", "shirt")]
     kinds = [(tone, texture) for tone in (TONES[0], TONES[2]) for texture in TEXTURES]
-    return [f"a {tone} {texture} {name}" for name in rows for tone, texture in kinds for _ in range(2)]
+    return [
+        caption(Garment(name, tone, shape, texture))
+        for name in rows
+        for tone, texture in kinds
+        for shape in SHAPES[name]
+    ]
 
 
 def _first_stage(name: FirstStageName, to: Path) -> FirstStage:

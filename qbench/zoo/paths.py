@@ -8,6 +8,9 @@ WEIGHTS = Path(__file__).parent / "weights"
 TOKENIZER = Path(__file__).parent / "tokenizer"
 """Folder of the tokenizer that the text models share."""
 
+TOKENIZER_FILES = (TOKENIZER / "merges.txt", TOKENIZER / "vocab.json")
+"""What decides the tokens of a caption."""
+
 CAPTIONS = Path(__file__).parent / "captions"
 """Folder of the captions that are sampled and calibrated on."""
 

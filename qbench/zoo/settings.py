@@ -13,7 +13,7 @@ class TrainingSettings:
     """Two runs with equal settings on the same kind of machine end with the same bytes (on the CPU)."""
 
     name: str
-    """Which model: `tiny-ddim` or `fashion-features`."""
+    """Which model: a key of `qbench.zoo.train.TRAININGS`."""
     iterations: int
     """Length of the run; the learning rate's schedule depends on it."""
     batch: int

@@ -1,6 +1,9 @@
+import dataclasses
+
 import torch
 
-from qbench.zoo.draws import generator, stratified_timesteps
+from qbench.zoo.denoiser_training import TINY_DDIM
+from qbench.zoo.draws import generator, initialized, stratified_timesteps
 
 
 def test_a_draw_depends_on_its_address_only() -> None:
@@ -32,3 +35,14 @@ def test_each_timestep_is_equally_likely() -> None:
     drawn = torch.cat([stratified_timesteps(10, 25, generator(0, "t", index)) for index in range(2000)])
     counts = drawn.bincount(minlength=25).double()
     assert (counts - 800).abs().max() < 120  # four standard deviations of a binomial count
+
+
+def test_a_network_is_the_seeds_and_leaves_the_global_generator_alone() -> None:
+    before = torch.random.get_rng_state()
+    one, two, other = (
+        initialized(lambda: torch.nn.Linear(3, 3), dataclasses.replace(TINY_DDIM, seed=seed)).weight
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)

@@ -7,7 +7,7 @@ import pytest
 
 from qbench.errors import DataError
 from qbench.zoo import fashion_mnist
-from qbench.zoo.fashion_mnist import load_fashion_mnist, read_idx, shrink
+from qbench.zoo.fashion_mnist import load_fashion_mnist, pad, read_idx, shrink, unpad
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -100,3 +100,16 @@ def test_files_that_do_not_belong_together_are_refused(folder: Path, monkeypatch
     publish(monkeypatch, folder / "t10k-labels-idx1-ubyte.gz", gzip.compress(idx(np.zeros(4, np.uint8))))
     with pytest.raises(DataError, match="do not belong together"):
         load_fashion_mnist("test", folder)
+
+
+def test_padding_puts_black_around_and_is_undone(images: np.ndarray) -> None:
+    padded = pad(images)
+    assert padded.shape == (5, 1, 32, 32)
+    assert np.array_equal(unpad(padded), images)
+    assert padded.sum(dtype=int) == images.sum(dtype=int)
+
+
+def test_a_split_can_be_read_at_another_size(folder: Path, images: np.ndarray) -> None:
+    split = load_fashion_mnist("test", folder, pad)
+    assert np.array_equal(split.images, pad(images))
+    assert split.labels.tolist() == [3, 1, 4, 1, 5]

@@ -13,12 +13,8 @@ from typer.testing import CliRunner
 
 from qbench.zoo.fashion_mnist import FashionMnist
 from qbench.zoo.loop import Moment
-from qbench.zoo.train import app
-
-
-@pytest.fixture
-def data(monkeypatch: pytest.MonkeyPatch, synthetic: FashionMnist) -> None:
-    monkeypatch.setattr("qbench.zoo.fashion_mnist.load_fashion_mnist", lambda split, folder: synthetic)
+from qbench.zoo.paths import TOKENIZER
+from qbench.zoo.train import TRAININGS, app
 
 
 def invoke(*arguments: str):
@@ -134,3 +130,33 @@ def test_help_loads_nothing_heavy() -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'diffusers', 'torchvision')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_wrong_name_is_one_sentence(tmp_path: Path) -> None:
+    result = invoke("tiny-lmd")
+    assert result.exit_code == 2
+    assert "No such command 'tiny-lmd'" in result.stderr
+    result = invoke("finish", "tiny-lmd", "--from", str(tmp_path))
+    assert result.exit_code == 1
+    assert result.stderr == "Error: There is no model 'tiny-lmd': did you mean 'tiny-ldm'?\n"
+
+
+def test_a_denoiser_of_latents_needs_its_first_stage(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qbench.zoo.paths.WEIGHTS", tmp_path)
+    result = invoke("tiny-ldm", "--data", str(data), "--out", str(tmp_path / "run"))
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: {tmp_path / 'fashion-vq.safetensors'} does not exist.\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_tokenizer_is_written_as_it_ships(tmp_path: Path) -> None:
+    assert invoke("tokenizer", "--to", str(tmp_path)).exit_code == 0
+    written = {path.name: path.read_bytes() for path in (tmp_path / "tokenizer").iterdir()}
+    assert written == {path.name: path.read_bytes() for path in TOKENIZER.iterdir()}
+
+
+def test_help_names_every_model() -> None:
+    said = invoke("--help").output
+    assert [name for name in TRAININGS if name not in said] == []
