@@ -213,14 +213,27 @@ def _boundary_sentence(records: Sequence[Record], boundary: Sequence[int]) -> st
 
 
 def _sampler(record: Record) -> str:
-    found: Any = record.description
-    for key in ("workload", "settings", "sampler"):
-        found = found.get(key) if isinstance(found, Mapping) else None
-    if not isinstance(found, Mapping):
+    found = _inner(record.description, "workload", "sampler") or _inner(
+        record.description, "workload", "settings", "sampler"
+    )
+    if found is None:
         return "sampler not told"
     name, steps, eta = (found.get(key, "?") for key in ("name", "steps", "eta"))
-    eta = f"{eta:g}" if isinstance(eta, float) else eta
-    return _text(f"{str(name).upper()} {steps} steps, eta {eta}")
+    words = [f"{str(name).upper()} {steps} steps"]
+    if found.get("spacing", "uniform") != "uniform":
+        words.append(f"spaced {found['spacing']}")
+    if name == "ddim":
+        words.append(f"eta {eta:g}" if isinstance(eta, float) else f"eta {eta}")
+    if found.get("guidance_scale", 1.0) != 1.0:
+        words.append(f"guidance {found['guidance_scale']}")
+    return _text(", ".join(words))
+
+
+def _inner(found: Any, *keys: str) -> Mapping[str, Any] | None:
+    """Return what lies under some keys of a description, one in the other; None if there is nothing."""
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else None
 
 
 def _footnotes(records: Sequence[Record], metrics: Mapping[str, MetricInfo]) -> str:
