@@ -24,6 +24,7 @@ from qbench.calibration import (
 )
 from qbench.plugin import Plugin
 from qbench.quant.data import CalibrationData
+from qbench.quant.memory_profile import MemoryProfile, profile_of
 from qbench.settings import NoSettings, Settings
 from qbench.workload import ImageSet
 
@@ -36,6 +37,7 @@ __all__ = [
     "CalibrationRequest",
     "GaussianInputs",
     "ImageSet",
+    "MemoryProfile",
     "Method",
     "NoSettings",
     "NoisedImages",
@@ -106,6 +108,10 @@ class Method(Plugin):
     def calibration(self, target: Target) -> CalibrationRequest | None:
         """Return what weights or activations are to be calibrated on; None needs no data."""
         return None
+
+    def memory_profile(self, target: Target) -> MemoryProfile:
+        """Return what decides how much memory it takes, for estimates only: the recipes among its settings."""
+        return profile_of(self.settings, target)
 
     def images(self) -> ImageSet | None:
         """Return images made elsewhere, which take the place of sampling; None for a method that quantizes."""

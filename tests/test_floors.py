@@ -15,7 +15,7 @@ ROOMS = {
     2: ("method", "calibration", "workload", "workloads", "metrics", "zoo"),
     3: (
         "cell", "suite", "suite_assets", "suite_schema", "suite_expansion", "standin", "yaml_file", "plan", "estimate",
-        "stages", "records", "score_request", "scoring",
+        "stages", "memory", "records", "score_request", "scoring",
     ),
     4: ("results", "execution", "diagnosis"),
     5: ("cli", "testing", "__main__"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
@@ -12,6 +13,7 @@ from qbench.method import (
     BitWidth,
     CalibrationData,
     CalibrationRequest,
+    MemoryProfile,
     Method,
     Settings,
     Target,
@@ -72,6 +74,10 @@ class AdaRound(Method):
     def calibration(self, target: Target) -> CalibrationRequest | None:
         """Return the calibration request, for weights and activations alike."""
         return self.settings.calibration
+
+    def memory_profile(self, target: Target) -> MemoryProfile:
+        """Return what the settings say; it is layer by layer."""
+        return replace(super().memory_profile(target), granularity="layer")
 
     def quantize_weights(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> None:
         """Choose grids and learn the rounding on them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
@@ -12,6 +13,7 @@ from qbench.method import (
     BitWidth,
     CalibrationData,
     CalibrationRequest,
+    MemoryProfile,
     Method,
     Settings,
     Target,
@@ -78,6 +80,11 @@ class BRECQ(Method):
     def calibration(self, target: Target) -> CalibrationRequest | None:
         """Return the calibration request, for weights and activations alike."""
         return self.settings.calibration
+
+    def memory_profile(self, target: Target) -> MemoryProfile:
+        """Return what the settings say, and that the Fisher information takes gradients of the whole network."""
+        is_weighted = self.settings.fisher and target == "weights"
+        return replace(super().memory_profile(target), through_network=is_weighted)
 
     def quantize_weights(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> None:
         """Choose grids and learn the rounding on them."""

@@ -10,7 +10,12 @@ from qbench.cli import options
 from qbench.cli.options import JsonOption, OnlyOption, SetOption, StandinOption, StoreOption, SuiteArgument
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from qbench.estimate import Estimate
+    from qbench.memory.calibration import WorkloadMemory
+    from qbench.plan import Plan
+    from qbench.stages.stage import Stage
 
 
 def plan(
@@ -42,7 +47,9 @@ def plan(
             "peak_memory_mb": cost.peak_memory_mb,
             "unknown_kinds": cost.unknown_kinds,
         }
-        typer.echo(json.dumps({"cells": cells, "stages": stages, "estimate": estimate}, indent=1))
+        memory = {each.workload: _memory_for_programs(each) for each in _memory(made, missing)}
+        answer = {"cells": cells, "stages": stages, "estimate": estimate, "calibration_memory": memory}
+        typer.echo(json.dumps(answer, indent=1))
         return
     typer.echo(f"{chosen.title}: {len(made.cells)} cells")
     for each in made.cells:
@@ -51,6 +58,8 @@ def plan(
     for kind in total:
         typer.echo(f"{kind:12} {needed[kind]:6} to compute, {total[kind] - needed[kind]:6} cached or not needed")
     typer.echo(_sentence(cost) if missing else "nothing to compute")
+    for found in _memory(made, missing):
+        typer.echo(_memory_sentence(found))
 
 
 def _sentence(cost: "Estimate") -> str:
@@ -60,3 +69,39 @@ def _sentence(cost: "Estimate") -> str:
         return f"no estimate: nothing of the kind was computed in this store before ({', '.join(cost.unknown_kinds)})"
     memory = "" if cost.peak_memory_mb is None else f", at most {cost.peak_memory_mb / 1000:.1f} GB of memory"
     return f"about {duration(cost.seconds)}{memory}, judged by earlier stages in this store"
+
+
+def _memory(made: "Plan", missing: "Mapping[str, Stage]") -> "list[WorkloadMemory]":
+    from qbench.memory.calibration import memory_of_plan
+    from qbench.stages.stage import Runtime
+
+    return memory_of_plan(made, missing, Runtime())
+
+
+def _memory_sentence(found: "WorkloadMemory") -> str:
+    if not found.stages:
+        return f"{found.workload}: how much memory calibration needs is not known: {found.reason}"
+    most = found.heaviest
+    unit, size, digits = ("GB", 1e9, 1) if most.total >= 1e9 else ("MB", 1e6, 0)
+    parts = {
+        "model": most.model,
+        "running state": most.running_state,
+        most.moment: most.work,
+        "calibration data": most.data,
+    }
+    shown = ", ".join(f"{name} {amount / size:.{digits}f}" for name, amount in parts.items() if amount)
+    files = f"; up to {found.in_files / 1e9:.1f} GB of running state go to files" if found.in_files else ""
+    return (
+        f"{found.workload}: calibration needs about {most.total / size:.{digits}f} {unit} on the device "
+        f"({most.title}, {most.kind}: {shown}), {most.process / 1e9:.1f} GB in all without an accelerator{files}"
+    )
+
+
+def _memory_for_programs(found: "WorkloadMemory") -> dict[str, object]:
+    from dataclasses import asdict
+
+    if not found.stages:
+        return {"reason": found.reason}
+    most = found.heaviest
+    heaviest = {**asdict(most), "total": most.total, "process": most.process}
+    return {"heaviest": heaviest, "in_files": found.in_files}

@@ -49,6 +49,33 @@ class TestPlan:
         assert plan["estimate"]["seconds"] >= 0
         assert plan["estimate"]["peak_memory_mb"] > 0
 
+    def test_it_says_how_much_memory_calibration_needs(
+        self, qbench: Qbench, micro_suite: MicroSuite, finished_suite: Path
+    ):
+        assert "calibration" not in qbench("plan", finished_suite).out
+        last = qbench("plan", "smoke").out.splitlines()[-1]
+        assert last.startswith("tiny-ddim: calibration needs about ")
+        assert " MB on the device (linear W4A8, activations: model 13, a batch of 80 observed " in last
+        assert last.endswith(" GB in all without an accelerator")
+        memory = qbench("plan", micro_suite(bits=["W5A32"]), "--json").json["calibration_memory"]
+        assert list(memory) == ["micro"]
+        heaviest = memory["micro"]["heaviest"]
+        assert (heaviest["kind"], heaviest["title"], heaviest["data"]) == ("weights", "round W5A32", 0)
+        assert heaviest["total"] == heaviest["model"] + heaviest["work"]
+
+    def test_it_says_why_the_memory_is_not_known(
+        self, qbench: Qbench, micro_suite: MicroSuite, monkeypatch: pytest.MonkeyPatch
+    ):
+        def skeleton(self: Any) -> None:
+            raise RuntimeError("no shapes")
+
+        monkeypatch.setattr("qbench.workload.Workload.skeleton", skeleton)
+        reason = "the workload 'micro', run without values, raises RuntimeError: no shapes"
+        answer = qbench("plan", micro_suite())
+        assert answer.code == 0
+        assert answer.out.endswith(f"\nmicro: how much memory calibration needs is not known: {reason}\n")
+        assert qbench("plan", micro_suite(), "--json").json["calibration_memory"] == {"micro": {"reason": reason}}
+
     def test_it_computes_nothing(self, qbench: Qbench, micro_suite: MicroSuite, workplace: Path):
         qbench("plan", micro_suite())
         assert not list((workplace / "store").rglob("manifest.json"))

@@ -67,8 +67,8 @@ def test_help_and_lists_import_nothing_heavy(workplace: Path):
         assert (code, err, heavy) == (0, "", set()), words
 
 
-def test_reading_a_suite_needs_no_torch(workplace: Path, fake_plugins: Path):
-    for code, err, heavy in heavy_imports([["suites", "show", "smoke"], ["plan", "smoke"]], workplace):
+def test_reading_a_suite_needs_no_torch(workplace: Path, finished_suite: Path):
+    for code, err, heavy in heavy_imports([["suites", "show", "smoke"], ["plan", "micro.yaml"]], workplace):
         assert (code, err) == (0, "")
         assert not heavy & {"torch", "torchvision", "diffusers", "matplotlib", "pandas"}
 

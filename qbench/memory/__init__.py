@@ -1,0 +1,1 @@
+"""How much memory calibration will take, found by running it on tensors that have a shape and nothing else."""
