@@ -150,8 +150,8 @@ class _Planner:
         self._path = path
         self._extractors: dict[tuple[str, str], Extractor] = {}
         self._missing: dict[tuple[str, str], str] = {}
-        self._images: dict[str, tuple[Sample, ...]] = {}
-        self._features: dict[tuple[str, tuple[str, str]], tuple[Features, ...]] = {}
+        self._images: dict[tuple[str, str], tuple[Sample, ...]] = {}
+        self._features: dict[tuple[str, str, tuple[str, str]], tuple[Features, ...]] = {}
         self._references: dict[tuple[str, tuple[str, str]], Reference] = {}
 
     def plan(self, cell: Cell) -> CellPlan:
@@ -180,13 +180,14 @@ class _Planner:
     def _check_captions(self, cell: Cell) -> None:
         workload = cell.workload
         place = f"{self._path}: {cell.workload_label}"
-        if workload.has_captions:
-            try:
+        try:
+            if workload.has_captions:
                 workload.captions(range(cell.samples))
                 workload.calibration_captions(range(1))
-            except DataError as error:
-                raise SuiteError(f"{place}: {error}") from error
-        elif workload.sampler.guidance_scale != 1.0:
+                return
+        except DataError as error:
+            raise SuiteError(f"{place}: {error}") from error
+        if workload.sampler.guidance_scale != 1.0:
             raise SuiteError(
                 f"{place}: it samples without captions, so a guidance_scale of {workload.sampler.guidance_scale:g} has "
                 "nothing to guide by: leave it 1"
@@ -218,17 +219,18 @@ class _Planner:
         return Score(metric, self._shards(cell, metric), baseline, paired, self._reference(cell, metric))
 
     def _sampled(self, cell: Cell) -> tuple[Sample, ...]:
-        if cell.digest not in self._images:
+        key = (cell.workload_label, cell.digest)
+        if key not in self._images:
             make: Callable[..., Sample] = partial(Sample, quantized=Quantized())
             if self._images_made_elsewhere(cell) is not None:
                 assert cell.method is not None
                 make = partial(Imported, quantized=Quantized(), method=cell.method)
             elif cell.method is not None:
                 make = partial(Sample, quantized=_quantized(cell))
-            self._images[cell.digest] = tuple(
+            self._images[key] = tuple(
                 make(cell.workload, cell.seed, indices.start, indices.stop) for indices in shards(cell.samples)
             )
-        return self._images[cell.digest]
+        return self._images[key]
 
     def _shards(self, cell: Cell, metric: Metric) -> tuple[Shard, ...]:
         """Return what a metric reads: images, or features of them."""
@@ -236,7 +238,7 @@ class _Planner:
         extractor = self._extractor(cell, metric)
         if extractor is None:
             return images
-        key = (cell.digest, _key(metric.need))
+        key = (cell.workload_label, cell.digest, _key(metric.need))
         if key not in self._features:
             self._features[key] = tuple(Features(extractor, each) for each in images)
         return self._features[key]
@@ -245,7 +247,7 @@ class _Planner:
         extractor = self._extractor(cell, metric)
         if metric.against is not Against.REFERENCE or extractor is None:
             return None
-        key = (cell.full_precision.digest, _key(metric.need))
+        key = (cell.workload_label, _key(metric.need))
         place = f"{self._path}: {metric.name} on {cell.workload_label}"
         if key not in self._references:
             reference = Reference(cell.workload, extractor)
@@ -256,6 +258,11 @@ class _Planner:
             self._references[key] = reference
         if isinstance(metric, RowsMetric) and not self._references[key].has_features:
             raise SuiteError(f"{place}: it needs the real images' features, and there are only statistics of them")
+        if metric.need.feature not in self._references[key].features:
+            raise DataError(
+                f"{place}: the statistics of {self._references[key].title} lack the feature {metric.need.feature!r}: "
+                "give others, or the images themselves"
+            )
         return self._references[key]
 
     def _extractor(self, cell: Cell, metric: Metric) -> Extractor | None:

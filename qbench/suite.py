@@ -190,18 +190,16 @@ def _add(cells: dict[CellKey, Cell], key: CellKey, cell: Cell, place: str) -> No
 
 
 def _meaning(cell: Cell) -> object:
-    """Return what decides a cell's figures; where files are missing its settings must do."""
-    try:
-        return cell.digest
-    except DataError:  # told by whoever needs the files; `qbench fetch` needs the suite in order to get them
-        method = None if cell.method is None else cell.method.describe()
-        return _of_workload(cell.workload), method, cell.bits, cell.boundary_bits, cell.seed, cell.samples
+    """Return what decides a cell's figures."""
+    method = None if cell.method is None else cell.method.describe()
+    return _of_workload(cell.workload), method, cell.bits, cell.boundary_bits, cell.seed, cell.samples
 
 
 def _of_workload(workload: Workload) -> object:
+    """Return what decides the images of a workload and, in its settings, what they are compared with."""
     try:
-        return workload.describe()
-    except DataError:  # as above
+        return workload.describe(), workload.settings
+    except DataError:  # told by whoever needs the files; `qbench fetch` needs the suite in order to get them
         return workload.name, workload.settings
 
 

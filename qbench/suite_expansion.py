@@ -132,15 +132,21 @@ class Expansion:
         place = self._place("workloads", index, "settings")
 
         def make() -> Workload:
+            if entry.pipeline is not None and entry.name in {each.name for each in plugins.WORKLOADS.entries()}:
+                raise SuiteError(
+                    f"{entry.name!r} is the id of a workload, and 'pipeline' is a model of one's own: give it a name "
+                    "of its own, or that workload the setting 'model'"
+                )
             located = load_class(plugins.WORKLOADS, entry.plugin, Workload).located(settings, self.file.path.parent)
             return create(plugins.WORKLOADS, entry.plugin, Workload, located, place, SuiteError)
 
         workload = self._located(("workloads", index), make)
-        if all(asset.find() for asset in workload.assets()):  # else nothing is known of it before it is fetched
-            self._located(("workloads", index), lambda: self._check_steps(workload, entry.name))
+        self._located(("workloads", index), lambda: self._check_steps(workload, entry.name))
         return entry.label or entry.name, workload
 
     def _check_steps(self, workload: Workload, name: str) -> None:
+        if not all(asset.find() for asset in workload.assets()):
+            return  # nothing is known of it before it is fetched
         if workload.sampler.steps > workload.schedule.train_steps:
             raise SuiteError(
                 f"{self.file.place(('steps',))}: {workload.sampler.steps} steps are more than the "

@@ -1,8 +1,8 @@
 """The schema of a suite file."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from qbench.bits import LOW_BITS, BitWidth
 from qbench.errors import SuiteError
@@ -56,6 +56,12 @@ class WorkloadEntry(Settings):
         Field(description="a model of one's own in place of a public id: a folder of diffusers, or an id on the hub"),
     ] = None
     reference: dict[str, Any] = Field(default_factory=dict, description="real images, the same as settings.reference")
+
+    @model_validator(mode="after")
+    def _one_model(self) -> Self:
+        if self.pipeline is not None and "model" in self.settings:
+            raise ValueError("'pipeline' and the setting 'model' are both given: they say the same, leave one out")
+        return self
 
     @property
     def plugin(self) -> str:

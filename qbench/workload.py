@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -32,6 +32,7 @@ __all__ = [
     "ReferenceSet",
     "SamplerSettings",
     "ScheduleSettings",
+    "Skeleton",
     "Workload",
     "WorkloadSettings",
 ]
@@ -58,6 +59,21 @@ class LoadedWorkload:
     structure: Structure
     codec: Codec
     conditioning: Conditioning | None = None
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A denoiser without weights.
+
+    Attributes:
+        module: the denoiser, on the meta device.
+        structure: its layout.
+        context: the shape of each tensor that it is conditioned on, without the batch axis; empty without captions.
+    """
+
+    module: nn.Module
+    structure: Structure
+    context: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -172,6 +188,13 @@ class Workload(Plugin):
         Raises:
             DataError: a weight file is missing or damaged.
         """
+
+    def skeleton(self) -> Skeleton:
+        """Return the denoiser without weights, for estimates; unless a workload knows better, from the loaded one."""
+        loaded = self.load()
+        context = {} if loaded.conditioning is None else loaded.conditioning([""])
+        shapes = {name: tuple(tensor.shape[1:]) for name, tensor in context.items()}
+        return Skeleton(loaded.module.to("meta"), loaded.structure, shapes)
 
     @abstractmethod
     def reference(self, extractor: str, extractor_weights: Mapping[str, str]) -> ReferenceSet | ImageSet:

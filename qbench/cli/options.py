@@ -35,6 +35,9 @@ StandinOption = Annotated[
         "--standin", help="Tiny models in place of the real ones, scaled down as the suite says: runs anywhere."
     ),
 ]
+BatchSizeOption = Annotated[
+    int | None, typer.Option("--batch-size", min=1, help="Images at a time; 125 by default. Large models need fewer.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 RESULTS = Path("results")

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from qbench.cli import options
-from qbench.cli.options import JsonOption, OnlyOption, SetOption, StandinOption, StoreOption, SuiteArgument
+from qbench.cli.options import (
+    BatchSizeOption,
+    JsonOption,
+    OnlyOption,
+    SetOption,
+    StandinOption,
+    StoreOption,
+    SuiteArgument,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
 def plan(
     suite: SuiteArgument,
     store: StoreOption = None,
+    batch_size: BatchSizeOption = None,
     only: OnlyOption = None,
     overrides: SetOption = None,
     standin: StandinOption = False,
@@ -47,7 +56,7 @@ def plan(
             "peak_memory_mb": cost.peak_memory_mb,
             "unknown_kinds": cost.unknown_kinds,
         }
-        memory = {each.workload: _memory_for_programs(each) for each in _memory(made, missing)}
+        memory = {each.workload: _memory_for_programs(each) for each in _memory(made, missing, batch_size)}
         answer = {"cells": cells, "stages": stages, "estimate": estimate, "calibration_memory": memory}
         typer.echo(json.dumps(answer, indent=1))
         return
@@ -58,7 +67,7 @@ def plan(
     for kind in total:
         typer.echo(f"{kind:12} {needed[kind]:6} to compute, {total[kind] - needed[kind]:6} cached or not needed")
     typer.echo(_sentence(cost) if missing else "nothing to compute")
-    for found in _memory(made, missing):
+    for found in _memory(made, missing, batch_size):
         typer.echo(_memory_sentence(found))
 
 
@@ -71,11 +80,11 @@ def _sentence(cost: "Estimate") -> str:
     return f"about {duration(cost.seconds)}{memory}, judged by earlier stages in this store"
 
 
-def _memory(made: "Plan", missing: "Mapping[str, Stage]") -> "list[WorkloadMemory]":
+def _memory(made: "Plan", missing: "Mapping[str, Stage]", batch_size: int | None) -> "list[WorkloadMemory]":
     from qbench.memory.calibration import memory_of_plan
-    from qbench.stages.stage import Runtime
+    from qbench.stages.stage import DEFAULT_BATCH_SIZE, Runtime
 
-    return memory_of_plan(made, missing, Runtime())
+    return memory_of_plan(made, missing, Runtime(batch_size=batch_size or DEFAULT_BATCH_SIZE))
 
 
 def _memory_sentence(found: "WorkloadMemory") -> str:

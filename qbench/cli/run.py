@@ -9,6 +9,7 @@ import typer
 
 from qbench.cli import options
 from qbench.cli.options import (
+    BatchSizeOption,
     JsonOption,
     OnlyOption,
     ResultsOption,
@@ -35,6 +36,7 @@ def run(
     cache_gb: Annotated[
         float, typer.Option(min=0, help="Memory for what calibration keeps at hand; what is more goes to files.")
     ] = 4.0,
+    batch_size: BatchSizeOption = None,
     only: OnlyOption = None,
     overrides: SetOption = None,
     standin: StandinOption = False,
@@ -45,7 +47,7 @@ def run(
     if dry_run:
         from qbench.cli.plan import plan
 
-        return plan(suite, store=store, only=only, overrides=overrides, standin=standin, as_json=as_json)
+        return plan(suite, store=store, batch_size=batch_size, only=only, overrides=overrides, standin=standin, as_json=as_json)
 
     # Threads that wait should sleep: spinning ones make two runs on one machine several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -57,9 +59,9 @@ def run(
     tell_missing(chosen, suite)
     from qbench.cli.progress import progress
     from qbench.execution.run import run_suite
-    from qbench.stages.stage import Runtime
+    from qbench.stages.stage import DEFAULT_BATCH_SIZE, Runtime
 
-    runtime = Runtime(device=device, cache_bytes=int(cache_gb * 1e9))
+    runtime = Runtime(device, batch_size or DEFAULT_BATCH_SIZE, int(cache_gb * 1e9))
     if device != "auto":
         runtime.torch_device()
     if chosen.standins and not as_json:

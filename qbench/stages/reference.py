@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +44,19 @@ class Reference(Stage):
     def has_features(self) -> bool:
         """Whether the images' features are kept, not only statistics of them."""
         return isinstance(self._set, ImageSet)
+
+    @cached_property
+    def features(self) -> Sequence[str]:
+        """The extractor's features that it has, statistics not read.
+
+        Raises:
+            DataError: the file of statistics is damaged, or has none of them.
+        """
+        from qbench.metrics.statistics_file import features_in
+
+        if isinstance(self._set, ImageSet):
+            return self.extractor.features
+        return features_in(Path(self._set.path), self.extractor.features)
 
     @property
     def title(self) -> str:

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+CONVERSION_REVISION = 1
+"""Raised when the conversion to these changes, so that folders of before are made anew."""
+
 
 @dataclass(frozen=True)
 class Family:

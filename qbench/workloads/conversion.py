@@ -21,11 +21,8 @@ from qbench.workloads.compvis_names import (
     text_origins,
     unet_origins,
 )
-from qbench.workloads.configurations import Family
+from qbench.workloads.configurations import CONVERSION_REVISION, Family
 from qbench.workloads.pipeline_folder import BEYOND_CONFIG
-
-REVISION = 1
-"""Raised when the conversion changes, so that folders of before are made anew."""
 
 SCALE_FACTOR = "scale_factor"
 """The buffer of LatentDiffusion with the factor, where it was measured in training."""
@@ -87,7 +84,7 @@ def convert(checkpoint: Path, family: Family, folder: Path) -> None:
         optional = ("feature_extractor", "image_encoder", "safety_checker") if text is not None else ()
         index = {"_class_name": family.pipeline, **parts, **dict.fromkeys(optional, (None, None))}
         _write_json(folder / "model_index.json", index)
-    beyond = {"revision": REVISION, "family": family.name, "averaged": has_averages, "heads": family.heads}
+    beyond = {"revision": CONVERSION_REVISION, "family": family.name, "averaged": has_averages, "heads": family.heads}
     _write_json(folder / BEYOND_CONFIG, beyond)
 
 

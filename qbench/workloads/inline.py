@@ -9,7 +9,7 @@ from pydantic import Field
 
 from qbench.diffusion.sampler_settings import FinalAlpha, SamplerName, SamplerSettings, ScheduleSettings, Spacing
 from qbench.errors import DataError
-from qbench.settings import Settings
+from qbench.settings import Settings, validate
 from qbench.workloads.pipeline_workload import PipelineSettings, PipelineWorkload
 
 DEFAULT_STEPS = 50
@@ -61,6 +61,11 @@ class Pipeline(PipelineWorkload):
     title = "any diffusers folder or hub id with a UNet, written inline in a suite with 'pipeline:'"
     settings: InlineSettings
 
+    @property
+    def name(self) -> str:
+        """What its model is called, to tell it from others in messages."""
+        return self.settings.model.rpartition("/")[2] or super().name
+
     @cached_property
     def schedule(self) -> ScheduleSettings:  # type: ignore[override]
         """The noise schedule.
@@ -92,12 +97,11 @@ class Pipeline(PipelineWorkload):
             implied = {}
         if given.get("spacing", implied.get("spacing")) != "uniform":
             implied = {key: value for key, value in implied.items() if key != "steps_offset"}
-        try:
-            return SamplerSettings(**{**implied, **given})
-        except ValueError as error:
-            reason = str(error).splitlines()[2].strip().removeprefix("Value error, ").partition(" [type=")[0]
-            raise DataError(f"the sampler of {self.name!r}, completed by its folder's scheduler: {reason}") from error
+        place = f"the sampler of {self.name!r}, completed by its folder's scheduler"
+        return validate(SamplerSettings, {**implied, **given}, lambda _: place, DataError)
 
     def describe(self) -> dict[str, Any]:
         """Return what identifies its images, with the sampler as it was completed."""
-        return {**super().describe(), "sampler": self.sampler.model_dump(mode="json")}
+        description = super().describe()
+        told = {key: value for key, value in description["settings"].items() if key not in ("sampler", "schedule")}
+        return {**description, "settings": told, "sampler": self.sampler.model_dump(mode="json")}

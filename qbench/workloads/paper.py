@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from qbench.diffusion.sampler_settings import SamplerSettings, ScheduleSettings
+from qbench.errors import DataError
 from qbench.workloads import published_files
 from qbench.workloads.configurations import LDM_BEDROOMS, LDM_CHURCHES, STABLE_DIFFUSION_V1
 from qbench.workloads.pipeline_workload import PipelineSettings, PipelineWorkload, captions_in
@@ -20,6 +21,7 @@ from qbench.workloads.reference_settings import COCO, LSUN, ReferenceSettings
 if TYPE_CHECKING:
     from qbench.workloads.assets import Asset
     from qbench.workloads.caption_file import CaptionList
+    from qbench.workloads.pipeline_folder import PipelineFolder
 
 SAMPLED = "how images are sampled; the default is that of the paper's code"
 
@@ -54,7 +56,21 @@ class StableDiffusionSettings(PipelineSettings):
     )
 
 
-class DDIMCIFAR10(PipelineWorkload):
+class PaperWorkload(PipelineWorkload):
+    """A workload with the noise schedule of the paper, wherever its model is from."""
+
+    schedule: ScheduleSettings
+
+    def check_folder(self, folder: PipelineFolder) -> None:
+        """Refuse a folder whose scheduler says another noise schedule."""
+        if folder.schedule not in (None, self.schedule):
+            raise DataError(
+                f"{folder.scheduler} says another noise schedule than that of {self.name}, so this is another model: "
+                "write it as 'pipeline' in the suite, under a name of its own"
+            )
+
+
+class DDIMCIFAR10(PaperWorkload):
     """DDPM's UNet of CIFAR-10, DDIM with quadratic steps; x_0 is not clipped.
 
     The published figures are of the original EMA checkpoint. Whether the hub's copy has the same weights nobody has
@@ -80,7 +96,7 @@ class DDIMCIFAR10(PipelineWorkload):
         return ReferenceSettings(cifar10=str(published_files.CIFAR10.require()))
 
 
-class LDMBedroom(PipelineWorkload):
+class LDMBedroom(PaperWorkload):
     """LDM-4 of LSUN-Bedrooms with its first stage VQ-f4."""
 
     settings_class = LDMBedroomSettings
@@ -102,7 +118,7 @@ class LDMBedroom(PipelineWorkload):
         return ReferenceSettings(statistics=str(published_files.LSUN_BEDROOM_STATISTICS.require()))
 
 
-class LDMChurch(PipelineWorkload):
+class LDMChurch(PaperWorkload):
     """LDM-8 of LSUN-Churches with its first stage KL-f8.
 
     Q-Diffusion's README asks for 400 steps. CompVis' code makes 500 of them, as it takes every (1000 // 400)th of 1,000
@@ -129,7 +145,7 @@ class LDMChurch(PipelineWorkload):
         return ReferenceSettings(lmdb=str(found), preprocessing=LSUN)
 
 
-class StableDiffusion14(PipelineWorkload):
+class StableDiffusion14(PaperWorkload):
     """Stable Diffusion v1.4 on the 5,000 captions of COCO 2014 val that MLPerf uses."""
 
     settings_class = StableDiffusionSettings

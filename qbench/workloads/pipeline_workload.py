@@ -2,47 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, field_serializer
+from pydantic import Field
 
 from qbench.errors import DataError
 from qbench.settings import Settings
-from qbench.workload import ImageSet, LoadedWorkload, ReferenceSet, Workload
-from qbench.workloads.assets import Asset, ByHand, HubFolder
-from qbench.workloads.reference_settings import PLACES, ReferenceSettings
+from qbench.workload import ImageSet, LoadedWorkload, ReferenceSet, Skeleton, Workload
+from qbench.workloads.assets import Asset, ByHand
+from qbench.workloads.configurations import CONVERSION_REVISION, Family
+from qbench.workloads.model_place import absolute, model_asset
+from qbench.workloads.pipeline_folder import PipelineFolder, inspect_folder
+from qbench.workloads.reference_settings import ReferenceSettings
 
 if TYPE_CHECKING:
     from qbench.workloads.caption_file import CaptionList
-    from qbench.workloads.configurations import Family
-    from qbench.workloads.pipeline_folder import PipelineFolder
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
-"""``owner/name``, with a commit, branch or tag behind an @."""
-CHECKPOINTS = (".ckpt", ".pt", ".pth", ".safetensors")
-"""How the names of original checkpoints end."""
-PIPELINE_FILES = (
-    "config.json|",
-    "model_index.json|",
-    "scheduler_config.json|",
-    "scheduler/scheduler_config.json|",
-    "diffusion_pytorch_model.safetensors|diffusion_pytorch_model.bin|",
-    "unet/config.json|",
-    "unet/diffusion_pytorch_model.safetensors|unet/diffusion_pytorch_model.safetensors.index.json|"
-    "unet/diffusion_pytorch_model.bin|",
-    "vae/config.json|",
-    "vae/diffusion_pytorch_model.safetensors|vae/diffusion_pytorch_model.bin|",
-    "vqvae/config.json|",
-    "vqvae/diffusion_pytorch_model.safetensors|vqvae/diffusion_pytorch_model.bin|",
-    "text_encoder/config.json|",
-    "text_encoder/model.safetensors|text_encoder/pytorch_model.bin|",
-    "tokenizer/*|",
-)
-"""What is fetched of a repository that nobody described: the parts that a workload is loaded from."""
+CHECKPOINT = "checkpoint"
+"""What an original checkpoint is called among the digests of weights, whatever its own name is."""
+GIVEN = "real images that the suite names"
+"""What real images are called that are not a workload's own."""
 
 
 class PipelineSettings(Settings):
@@ -63,15 +45,6 @@ class PipelineSettings(Settings):
         Field(description="file of captions to sample, a line each (.txt) or a column 'caption' (.tsv, .csv)"),
     ] = None
     calibration_captions: Annotated[str | None, Field(description="file of captions to calibrate on, likewise")] = None
-
-    @field_serializer("model", when_used="json")
-    def _without_place(self, model: str) -> str:
-        """Keep places out of descriptions: the digests of what lies there are in them."""
-        return "given" if model else ""
-
-    @field_serializer("captions", "calibration_captions", when_used="json")
-    def _without_path(self, path: str | None) -> str | None:
-        return None if path is None else "given"
 
 
 class PipelineWorkload(Workload):
@@ -99,28 +72,27 @@ class PipelineWorkload(Workload):
             settings: as a suite has them.
             base: the suite's folder.
         """
-        found = dict(settings)
-        model = found.get("model")
-        if isinstance(model, str) and model and not _is_hub_id(model, base):
-            found["model"] = str(base.absolute() / Path(model).expanduser())
-        for key in ("captions", "calibration_captions"):
-            if isinstance(found.get(key), str):
-                found[key] = str(base.absolute() / Path(found[key]).expanduser())
-        reference = found.get("reference")
-        if isinstance(reference, Mapping):
-            found["reference"] = {
-                key: str(base.absolute() / Path(value).expanduser())
-                if key in PLACES and isinstance(value, str)
-                else value
-                for key, value in reference.items()
-            }
-        return found
+        return absolute(settings, base)
 
     def describe(self) -> dict[str, Any]:
-        """Return what identifies its images: the real ones that they are compared with are no part of it."""
+        """Return what identifies its images: places are no part of it, but what lies there.
+
+        The real images that they are compared with decide nothing about them.
+        """
         description = super().describe()
-        description["settings"].pop("reference", None)
-        return description
+        settings = description["settings"]
+        for key in ("model", "reference"):
+            settings.pop(key)
+        return {**description, "settings": settings | self._given_captions}
+
+    @cached_property
+    def _given_captions(self) -> dict[str, str | None]:
+        """The digests of captions in files that the settings name."""
+        lists = {"captions": self.evaluation_captions, "calibration_captions": self.captions_to_calibrate}
+        return {
+            key: None if found is None or getattr(self.settings, key) is None else found.digest
+            for key, found in lists.items()
+        }
 
     @cached_property
     def model_asset(self) -> Asset:
@@ -134,11 +106,7 @@ class PipelineWorkload(Workload):
             if self.published is None:
                 raise DataError(f"the workload {self.name!r} needs a model: say which, as in 'model: ./my-pipeline'")
             return self.published
-        if _is_hub_id(model, None):
-            repository, _, revision = model.partition("@")
-            return Asset(model, HubFolder(repository, revision or "main", PIPELINE_FILES))
-        how = "give the folder of a diffusers pipeline, or an id on Hugging Face's hub such as owner/name"
-        return Asset(f"the model of {self.name!r}", ByHand(Path(model), how))
+        return model_asset(model, self.name)
 
     def assets(self) -> Sequence[Asset]:
         """Return its model and its real images."""
@@ -147,7 +115,7 @@ class PipelineWorkload(Workload):
     def _reference_assets(self) -> Sequence[Asset]:
         place = self.settings.reference.place
         if place is not None:
-            what = f"the {self.real_images} of {self.name!r}"
+            what = f"the real images of {self.name!r}"
             return (Asset(what, ByHand(place[1], f"'{place[0]}' of its reference names it")),)
         return () if self.reference_asset is None else (self.reference_asset,)
 
@@ -163,9 +131,7 @@ class PipelineWorkload(Workload):
     @property
     def conversion_revision(self) -> int:  # type: ignore[override]
         """Of the conversion of original checkpoints."""
-        from qbench.workloads.conversion import REVISION
-
-        return REVISION
+        return CONVERSION_REVISION
 
     @cached_property
     def folder(self) -> PipelineFolder:
@@ -174,16 +140,31 @@ class PipelineWorkload(Workload):
         Raises:
             DataError: it is missing, or no folder that can be loaded.
         """
-        from qbench.workloads.pipeline_folder import inspect_folder
+        if self._place.is_file():
+            _ = self._known_family
+        found = inspect_folder(self._place)
+        self.check_folder(found)
+        return found
 
-        return inspect_folder(self._place)
+    def check_folder(self, folder: PipelineFolder) -> None:
+        """Refuse a folder that holds another kind of model than the workload's.
+
+        Raises:
+            DataError: it does.
+        """
 
     @property
     def has_captions(self) -> bool:  # type: ignore[override]
-        """Whether the model has a text encoder."""
-        if self.needs_conversion:
-            return self._known_family.text_encoder is not None
-        return self.folder.text_encoder is not None
+        """Whether the model has a text encoder.
+
+        Raises:
+            DataError: it has none, and captions are given.
+        """
+        part = self._known_family.text_encoder if self.needs_conversion else self.folder.text_encoder
+        for key in ("captions", "calibration_captions"):
+            if part is None and getattr(self.settings, key) is not None:
+                raise DataError(f"the model of {self.name!r} has no text encoder, which {key!r} is for: leave it out")
+        return part is not None
 
     @property
     def latent_shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -216,7 +197,7 @@ class PipelineWorkload(Workload):
 
         if self.needs_conversion:
             _ = self._known_family
-            return {self._place.name: remembered_digest(self._place)}
+            return {CHECKPOINT: remembered_digest(self._place)}
         return self.folder.digests()
 
     def weights(self) -> Mapping[str, str]:
@@ -241,19 +222,29 @@ class PipelineWorkload(Workload):
         loaded = load_pipeline_folder(folder)
         return LoadedWorkload(loaded.denoiser, unet_structure(loaded.denoiser), loaded.codec, loaded.conditioning)
 
+    def skeleton(self) -> Skeleton:
+        """Build the denoiser from its configuration alone."""
+        from qbench.workloads.skeletons import skeleton_of_family, skeleton_of_folder
+
+        return skeleton_of_family(self._known_family) if self.needs_conversion else skeleton_of_folder(self.folder)
+
     def reference(self, extractor: str, extractor_weights: Mapping[str, str]) -> ReferenceSet | ImageSet:
         """Return the real images, or statistics of them."""
         from qbench.workloads.reference_sets import reference_statistics
 
         if self.reference_settings.statistics is not None:
-            return reference_statistics(self.reference_settings, self.real_images, extractor, extractor_weights)
+            return reference_statistics(self.reference_settings, self._reference_name, extractor, extractor_weights)
         return self._reference_images
 
     @cached_property
     def _reference_images(self) -> ImageSet:
         from qbench.workloads.reference_sets import reference_images
 
-        return reference_images(self.reference_settings, self.image_shape, self.real_images, self.reference_files)
+        return reference_images(self.reference_settings, self.image_shape, self._reference_name, self.reference_files)
+
+    @property
+    def _reference_name(self) -> str:
+        return self.real_images if self.settings.reference.place is None else GIVEN
 
     @property
     def reference_settings(self) -> ReferenceSettings:
@@ -266,14 +257,30 @@ class PipelineWorkload(Workload):
         return None
 
     def captions(self, indices: range) -> Sequence[str]:
-        """Return the captions of some samples."""
-        found = self.evaluation_captions
-        return super().captions(indices) if found is None else found.at(indices)
+        """Return the captions of some samples.
+
+        Raises:
+            DataError: there are none, too few, or some that the model would not read.
+        """
+        return self._readable(self.evaluation_captions, "captions").at(indices)
 
     def calibration_captions(self, indices: range) -> Sequence[str]:
-        """Return the captions of some calibration samples; behind the last one the first comes again."""
-        found = self.captions_to_calibrate
-        return super().calibration_captions(indices) if found is None else found.at(indices, again=True)
+        """Return the captions of some calibration samples; behind the last one the first comes again.
+
+        Raises:
+            DataError: there are none.
+        """
+        return self._readable(self.captions_to_calibrate, "calibration_captions").at(indices, again=True)
+
+    def _readable(self, found: CaptionList | None, key: str) -> CaptionList:
+        if not self.has_captions:
+            raise DataError(f"the model of {self.name!r} has no text encoder, so it samples without captions")
+        if found is None:
+            raise DataError(
+                f"the model of {self.name!r} is conditioned on captions, and none are given: name a file of them as "
+                f"{key!r} in the workload's settings"
+            )
+        return found
 
     @cached_property
     def evaluation_captions(self) -> CaptionList | None:
@@ -291,10 +298,3 @@ def captions_in(path: str | None) -> CaptionList | None:
     from qbench.workloads.caption_file import read_captions
 
     return None if path is None else read_captions(Path(path))
-
-
-def _is_hub_id(model: str, base: Path | None) -> bool:
-    """Whether a model is meant to be on the hub: it looks like an id, and no such folder is here."""
-    if not HUB_ID.fullmatch(model):
-        return False
-    return base is None or not (base / model).exists()

@@ -207,7 +207,7 @@ WRONG_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "a setting without end": ({"workloads": [{"name": "micro", "settings": {"gain": float("inf")}}]}, "gain"),
     "a sampler that is a number": ({"workloads": [{"name": "micro", "settings": {"sampler": 5}}]}, "sampler"),
     "a sampler that is nothing": ({"workloads": [{"name": "micro", "settings": {"sampler": None}}]}, "sampler"),
-    "a sampler that nobody knows": ({"workloads": [{"name": "micro", "sampler": {"name": "plms"}}]}, "'ddim'"),
+    "a sampler that nobody knows": ({"workloads": [{"name": "micro", "sampler": {"name": "heun"}}]}, "'ddim'"),
     "a date for a title": ({"title": datetime.date(2024, 1, 1)}, "title"),
     "a title that is not text": ({"title": "\ud800"}, "micro.yaml"),
     "a missing include": ({"include": ["nowhere.yaml"]}, "include.*nowhere.yaml"),

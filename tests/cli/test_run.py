@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 Qbench = Callable[..., Any]
@@ -296,3 +297,25 @@ def test_a_cell_of_other_settings_takes_the_place_of_the_old_one(
     assert {row["samples"] for row in rows(workplace)} == {"5"}
     records = [json.loads(path.read_text()) for path in (workplace / "results" / "micro" / "records").iterdir()]
     assert {record["samples"] for record in records} == {5}
+
+
+def test_the_batch_size_changes_no_digest_and_hardly_an_image(
+    qbench: Qbench, micro_suite: MicroSuite, workplace: Path
+) -> None:
+    for size in ("5", "12"):
+        suite = micro_suite(bits=["W4A32"])
+        assert qbench("run", suite, "--batch-size", size, "--store", f"store-{size}").code == 0
+    first, second = (
+        {path.parent.name: np.load(path) for path in (workplace / f"store-{size}").rglob("sample/*/images.npy")}
+        for size in ("5", "12")
+    )
+    assert first.keys() == second.keys() != set()
+    for digest, images in first.items():
+        assert np.abs(images.astype(int) - second[digest]).max() <= 1
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "many"])
+def test_a_batch_size_that_is_none_is_refused(qbench: Qbench, micro_suite: MicroSuite, size: str) -> None:
+    answer = qbench("run", micro_suite(), "--batch-size", size)
+    assert answer.code == 2
+    assert "--batch-size" in answer.err
