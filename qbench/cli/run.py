@@ -47,7 +47,9 @@ def run(
     if dry_run:
         from qbench.cli.plan import plan
 
-        return plan(suite, store=store, batch_size=batch_size, only=only, overrides=overrides, standin=standin, as_json=as_json)
+        return plan(
+            suite, store=store, batch_size=batch_size, only=only, overrides=overrides, standin=standin, as_json=as_json
+        )
 
     # Threads that wait should sleep: spinning ones make two runs on one machine several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

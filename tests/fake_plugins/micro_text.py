@@ -14,7 +14,6 @@ from micro_plugins import Micro
 from qbench.workload import LoadedWorkload
 
 if TYPE_CHECKING:
-    
     import torch
 
     from qbench.diffusion.structures import Context
