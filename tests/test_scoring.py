@@ -405,8 +405,8 @@ class TestRefusals:
             assert f"{colour} 90 of shape (3, 16, 16)" in text
         else:
             assert text == (
-                f"fd-fashion takes images of shape (1, 16, 16) (channels, height, width), and those of {colour} have "
-                "(3, 16, 16): convert them first"
+                "fd-fashion takes images of shape (1, 16, 16) or (1, 32, 32) (channels, height, width), and those of "
+                f"{colour} have (3, 16, 16): convert them first"
             )
 
     def test_no_captions(self, measure: Measure, more_plugins: None, samples: Path) -> None:

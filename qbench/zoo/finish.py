@@ -125,8 +125,7 @@ def ship_calibration_images(train: FashionMnist, to: Path) -> Path:
 
 def _denoiser_figures(weights: Path, test: FashionMnist, to: Path, sampling_steps: Sequence[int]) -> dict[str, Any]:
     extractor, statistics = (to / "weights" / f"{name}.safetensors" for name in ("fashion-features", "fashion-train"))
-    if read_reference(statistics).extractor_sha256 != file_digest(extractor):
-        raise DataError(f"{statistics} was made with other weights than {extractor}; finish fashion-features first.")
+    check_reference(statistics, extractor)
     network, real = load_fashion_features(extractor), load_statistics(statistics)["pooled"]
     model = load_tiny_ddim(weights)
     distances = {
@@ -134,6 +133,16 @@ def _denoiser_figures(weights: Path, test: FashionMnist, to: Path, sampling_step
         for steps in sampling_steps
     }
     return {"held_out_loss": dataclasses.asdict(figures.held_out_loss(model, test.images)), "fd": distances}
+
+
+def check_reference(statistics: Path, extractor: Path) -> None:
+    """Refuses statistics of the real images that another feature network made.
+
+    Raises:
+        DataError: They do not belong together, or one is missing.
+    """
+    if read_reference(statistics).extractor_sha256 != file_digest(extractor):
+        raise DataError(f"{statistics} was made with other weights than {extractor}; finish fashion-features first.")
 
 
 def ship(run: Path, weights: Path, name: str, said: Mapping[str, str] | None = None) -> dict[str, Any]:

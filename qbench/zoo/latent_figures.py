@@ -132,6 +132,8 @@ def sampled_images(
             if text is None or model.conditioning is None:
                 return model.predict(x, timesteps, None)
             conditional = model.predict(x, timesteps, text)
+            if scale == 1.0:
+                return conditional
             silent = model.conditioning([""])["encoder_hidden_states"].expand(len(x), -1, -1)
             unconditional = model.predict(x, timesteps, silent)
             return unconditional + scale * (conditional - unconditional)

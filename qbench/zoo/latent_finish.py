@@ -17,7 +17,7 @@ from qbench.zoo.caption_lists import write_captions
 from qbench.zoo.caption_tokenizer import load_tokenizer
 from qbench.zoo.contact_sheet import SIDE, write_contact_sheet
 from qbench.zoo.fashion_mnist import FashionMnist, shrink, unpad
-from qbench.zoo.finish import SAMPLES, SAMPLING_STEPS, ship, write_card
+from qbench.zoo.finish import SAMPLES, SAMPLING_STEPS, check_reference, ship, write_card
 from qbench.zoo.first_stages import FACTOR, FirstStage, FirstStageName, load_first_stage
 from qbench.zoo.garments import NAMES, SHAPES, TEXTURES, TONES, Garment, caption, describe, find_thresholds
 from qbench.zoo.latent_card import clip_card, first_stage_card, latent_card
@@ -240,8 +240,9 @@ def _first_stage(name: FirstStageName, to: Path) -> FirstStage:
 
 
 def _judge(to: Path) -> tuple[FashionFeatures, Gaussian]:
-    network = load_fashion_features(to / "weights" / "fashion-features.safetensors")
-    return network, load_statistics(to / "weights" / "fashion-train.safetensors")["pooled"]
+    extractor, statistics = (to / "weights" / f"{name}.safetensors" for name in ("fashion-features", "fashion-train"))
+    check_reference(statistics, extractor)
+    return load_fashion_features(extractor), load_statistics(statistics)["pooled"]
 
 
 def _distance(images: NDArray[np.uint8], network: FashionFeatures, real: Gaussian) -> float:
