@@ -7,8 +7,8 @@ from pathlib import Path
 from qbench.zoo.garments import Garment, caption
 from qbench.zoo.paths import CAPTIONS
 
-EVALUATION = 10_000
-"""Captions for evaluation: one for each test image."""
+EVALUATION = 5_000
+"""Captions for evaluation: of the first test images."""
 
 CALIBRATION = 1_000
 """Captions for calibration: of the first training images."""
