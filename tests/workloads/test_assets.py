@@ -24,7 +24,7 @@ class Unwritable:
         return "it is missing"
 
     def fetch(self, report: object) -> str:
-        raise PermissionError(13, "Permission denied", "/root/cache")
+        raise PermissionError(13, "Permission denied", "/some/cache")
 
 
 def test_what_is_missing_is_told_with_its_size_and_the_command(caches: Path):
@@ -62,5 +62,5 @@ def test_what_nobody_can_fetch_says_what_to_put_where(tmp_path: Path, named: boo
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence():
-    with pytest.raises(DataError, match=r"^weights cannot be fetched: /root/cache Permission denied$"):
+    with pytest.raises(DataError, match=r"^weights cannot be fetched: /some/cache Permission denied$"):
         Asset("weights", Unwritable()).fetch(silent)
