@@ -76,9 +76,30 @@ def test_presets_are_parts_of_its_settings() -> None:
     defaults = QDiffusionSettings().model_dump(mode="json")
     presets = QDiffusion.presets.items()
     found = {name: validate(QDiffusionSettings, merged(defaults, preset), str) for name, preset in presets}
-    assert list(found) == ["strict", "fast"]
-    assert found["strict"] == QDiffusionSettings()
+    assert list(found) == ["strict", "cifar10", "lsun-bedroom", "lsun-church", "stable-diffusion", "fast"]
+    assert found["strict"] == found["cifar10"] == QDiffusionSettings()
     assert found["fast"].model_dump(mode="json") == merged(PUBLISHED, FAST)
+
+
+@pytest.mark.parametrize(
+    ("preset", "steps", "per_step", "batch", "symmetric", "weights", "activations", "split"),
+    [
+        ("cifar10", 20, 256, 32, True, "min-max", "min-max", True),
+        ("lsun-bedroom", 20, 256, 32, True, "mse", "running-average", False),
+        ("lsun-church", 20, 256, 32, False, "mse", "mse", False),
+        ("stable-diffusion", 25, 128, 8, False, "mse", "running-average", True),
+    ],
+)
+def test_presets_of_models_are_the_rows_of_the_authors_code(
+    preset: str, steps: int, per_step: int, batch: int, symmetric: bool, weights: str, activations: str, split: bool
+) -> None:
+    defaults = QDiffusionSettings().model_dump(mode="json")
+    found = validate(QDiffusionSettings, merged(defaults, QDiffusion.presets[preset]), str)
+    assert found.calibration == UniformSteps(steps=steps, per_step=per_step)
+    assert (found.rounding.batch_size, found.step_sizes.batch_size) == (batch, batch)
+    assert (found.weights.estimator, found.activations.estimator) == (weights, activations)
+    assert (found.activations.symmetric, found.split) == (symmetric, split)
+    assert (found.rounding.iterations, found.step_sizes.iterations) == (20_000, 5_000)
 
 
 def test_everything_is_quantized_and_nothing_left_out(end_to_end: Run, create: Run) -> None:
