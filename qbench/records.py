@@ -12,7 +12,9 @@ from qbench.identity import digest
 from qbench.metrics.extractor import Extractor
 from qbench.metrics.metric import Metric
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, 2)
+"""Versions that are read: 1 lacks what has a default in 2."""
 Status = Literal["complete", "failed", "pending"]
 
 
@@ -26,6 +28,17 @@ class SuiteInfo(_Part):
     name: str
     title: str
     position: Annotated[int, Field(description="place of the cell in the suite, from 0")]
+    file: Annotated[str, Field(description="what `qbench run` was given, without its folder")] = ""
+    standin: Annotated[bool, Field(description="whether it ran with --standin")] = False
+    overrides: Annotated[dict[str, Any], Field(description="values given with --set")] = {}
+    published: Annotated[list[str], Field(description="names of the published figures it is compared with")] = []
+
+
+class StandinInfo(_Part):
+    """What a tiny model stands in for."""
+
+    workload: Annotated[str, Field(description="label of the workload that it replaces")]
+    metrics: Annotated[dict[str, str], Field(description="for each metric of that workload, what stands in for it")]
 
 
 class MetricInfo(_Part):
@@ -65,6 +78,10 @@ class Figure(_Part):
     low: Annotated[float | None, Field(description="lower end of the difference's 95 % interval")] = None
     high: Annotated[float | None, Field(description="upper end")] = None
     samples: int
+    without: Annotated[
+        list[float],
+        Field(description="the figure without each group of images, so that any two rows can be compared in pairs"),
+    ] = []
 
 
 class ProfileInfo(_Part):
@@ -136,6 +153,7 @@ class Record(_Part):
     stages: list[StageCost] = []
     environment: Annotated[dict[str, Any], Field(description="versions and hardware it was made with")] = {}
     git: Annotated[dict[str, Any] | None, Field(description="checkout that held the suite")] = None
+    stands_in_for: Annotated[StandinInfo | None, Field(description="none unless it is a stand-in")] = None
 
     @property
     def is_full_precision(self) -> bool:
@@ -193,8 +211,9 @@ def read_record(path: Path) -> Record:
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(raw, dict) and raw.get("schema_version") != SCHEMA:
-            raise ResultsError(f"{path}: record of version {raw.get('schema_version')!r}, this qbench reads {SCHEMA}")
+        if isinstance(raw, dict) and raw.get("schema_version") not in READABLE:
+            versions = " and ".join(map(str, READABLE))
+            raise ResultsError(f"{path}: record of version {raw.get('schema_version')!r}, this qbench reads {versions}")
         record = Record.model_validate(raw)
         vouched = digest(record.description) == record.digest
     except ValidationError as error:

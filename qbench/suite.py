@@ -28,6 +28,9 @@ class Suite:
         cells: full precision first for each workload and seed, then in the order of the file.
         positions: the place of every cell of the file, those that were not chosen included.
         standins: each workload that --standin replaced, and what stands in for it; empty without it.
+        is_standin: whether it was read with --standin.
+        overrides: values of --set.
+        published: names of the published figures that it is compared with, those of included suites too.
     """
 
     name: str
@@ -36,6 +39,9 @@ class Suite:
     cells: tuple[Cell, ...]
     positions: Mapping[CellKey, int]
     standins: Mapping[str, str] = field(default_factory=dict)
+    is_standin: bool = False
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    published: tuple[str, ...] = ()
 
     def only(self, selection: Mapping[str, Collection[str]]) -> "Suite":
         """Return the suite with the cells that agree with a selection, and the full precision these need.
@@ -108,7 +114,17 @@ def load_suite(path: Path, overrides: Mapping[str, Any] | None = None, standin: 
         raise SuiteError(f"{path}: no cell is left to run: name at least one workload, or exclude less")
     _check_names(path, cells.values())
     positions = {key: position for position, key in enumerate(cells)}
-    return Suite(schema.name, schema.title or schema.name, path, tuple(cells.values()), positions, reader.standins)
+    return Suite(
+        schema.name,
+        schema.title or schema.name,
+        path,
+        tuple(cells.values()),
+        positions,
+        reader.standins,
+        standin,
+        dict(overrides or {}),
+        tuple(dict.fromkeys(reader.published)),
+    )
 
 
 class _Reader:
@@ -119,12 +135,14 @@ class _Reader:
         self._standin = standin
         self._chosen: StandinSchema | None = None
         self.standins: dict[str, str] = {}
+        self.published: list[str] = []
 
     def read(self, path: Path, is_included: bool = False) -> tuple[SuiteSchema, YamlFile]:
         overrides = dict(self._overrides)
         if is_included:
             overrides = {key: value for key, value in overrides.items() if key not in ("name", "title", "include")}
         schema, file = _read(path, overrides)
+        self.published += schema.published
         if not self._standin:
             return schema, file
         if self._chosen is None:  # the outermost file says what all of them are scaled down to

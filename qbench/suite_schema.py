@@ -159,6 +159,11 @@ class SuiteSchema(Settings):
         int | None, Field(strict=True, description="weight bits of the first and last layer; absent: no exception")
     ] = None
     exclude: Annotated[tuple[Exclusion, ...], Field(description="cells that are not run")] = ()
+    published: Annotated[
+        tuple[Label, ...],
+        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+        Field(description="published figures that its tables are compared with: names of files in suites/published"),
+    ] = ()
     standin: Annotated[
         StandinSchema | None,
         Field(description="what --standin scales down, here and in the suites that are included"),

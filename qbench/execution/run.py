@@ -15,7 +15,7 @@ from qbench.execution.listener import Listener
 from qbench.plan import CellPlan, make_plan
 from qbench.records import Record, read_record, write_record
 from qbench.results.collect import pending_record, record_path, settled_record
-from qbench.results.pictures import write_pictures
+from qbench.results.strips import write_strip
 from qbench.results.tables import write_suite_tables
 from qbench.stages.stage import Runtime
 from qbench.store import Store
@@ -83,12 +83,11 @@ def run_suite(
         # The checkout moves on with every commit; that alone is no reason to touch a record.
         if known is None or known.model_copy(update={"git": record.git}) != record:
             write_record(record, path)
+        write_strip(planned, record, store, folder)
         records[planned.cell.id] = record
 
     with companions(processes - 1, plan, store, runtime):
         executor.run(settled)
-    if len(suite.cells) == len(suite.positions):  # a picture of some cells would replace that of all
-        write_pictures(plan, store, folder)
     tables = write_suite_tables(folder)
     mine = {record_path(folder, cell_id(key)) for key in suite.positions}
     strangers = sorted(path for path in (folder / "records").glob("*.json") if path not in mine)

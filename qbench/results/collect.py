@@ -1,6 +1,7 @@
 """From artefacts to records."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,18 @@ from typing import Any
 from qbench.errors import DamagedArtefact
 from qbench.metrics.metric import Metric
 from qbench.plan import CellPlan
-from qbench.records import CurveInfo, Figure, MetricInfo, ProfileInfo, Record, StageCost, SuiteInfo
+from qbench.records import CurveInfo, Figure, MetricInfo, ProfileInfo, Record, StageCost, StandinInfo, SuiteInfo
 from qbench.stages.curve import FILE as CURVE_FILE
 from qbench.stages.profile import FILE as PROFILE_FILE
 from qbench.stages.score import FILE as SCORE_FILE
-from qbench.stages.score import Score
+from qbench.stages.score import WITHOUT_FILE, Score
 from qbench.store import Artefact, Store
-from qbench.suite import Suite
+from qbench.suite import Suite, installed_suites
+
+ELSEWHERE = "..."
+"""What a record has in place of a value with a path, which is nobody else's business."""
+DIGITS = 9
+"""Of a figure without a group of images: differences of rows need more than the table shows."""
 
 
 def record_path(results: Path, cell_id: str) -> Path:
@@ -26,7 +32,7 @@ def pending_record(suite: Suite, planned: CellPlan) -> Record:
     """Return the record of a cell that is planned and has no result yet."""
     cell = planned.cell
     return Record(
-        suite=SuiteInfo(name=suite.name, title=suite.title, position=suite.positions[cell.key]),
+        suite=suite_info(suite, suite.positions[cell.key]),
         workload=cell.workload_label,
         method=None if cell.method is None else cell.method.name,
         label=cell.label,
@@ -46,7 +52,44 @@ def pending_record(suite: Suite, planned: CellPlan) -> Record:
             for metric in cell.metrics
             if metric.name in planned.scores or metric.name in planned.missing
         },
+        stands_in_for=_stands_in_for(suite, planned),
     )
+
+
+def suite_info(suite: Suite, position: int) -> SuiteInfo:
+    """Return what a record says of its suite: names, never folders."""
+    return SuiteInfo(
+        name=suite.name,
+        title=suite.title,
+        position=position,
+        file=_file_name(suite.path),
+        standin=suite.is_standin,
+        overrides={key: ELSEWHERE if _holds_path(value) else value for key, value in suite.overrides.items()},
+        published=list(suite.published),
+    )
+
+
+def _file_name(path: Path) -> str:
+    """Return what names a suite to `qbench run`: bare if it comes with the package, with its suffix otherwise."""
+    installed = installed_suites().get(path.stem)
+    is_installed = installed is not None and installed.read_bytes() == path.read_bytes()
+    return path.stem if is_installed else path.name
+
+
+def _holds_path(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_path, value.values()))
+    if isinstance(value, list):
+        return any(map(_holds_path, value))
+    return isinstance(value, str) and os.sep in value
+
+
+def _stands_in_for(suite: Suite, planned: CellPlan) -> StandinInfo | None:
+    workload = planned.cell.workload
+    for replaced, standin in suite.standins.items():
+        if standin == planned.cell.workload_label:
+            return StandinInfo(workload=replaced, metrics=dict(workload.standin_metrics))
+    return None
 
 
 def settled_record(
@@ -73,7 +116,7 @@ def settled_record(
         if score.digest in failures:
             failed[name] = failures[score.digest]
         else:
-            figures[name] = Figure(**_json(store.get(score.kind, score.digest), SCORE_FILE))
+            figures[name] = read_figure(store.get(score.kind, score.digest))
     profile, curve = planned.profile, planned.curve
     if curve is not None and curve.digest in failures:
         failed["curve"] = failures[curve.digest]
@@ -115,15 +158,25 @@ def settled_record(
     )
 
 
+def read_figure(artefact: Artefact) -> Figure:
+    """Return the figure that a stage ``score`` left.
+
+    Raises:
+        DamagedArtefact: it cannot be read.
+    """
+    without = [float(f"{each:.{DIGITS}g}") for each in _json(artefact, WITHOUT_FILE)]
+    return Figure(**_json(artefact, SCORE_FILE), without=without)
+
+
 def _metric_info(metric: Metric, score: Score | None) -> MetricInfo:
     extractor = None if score is None else getattr(score.shards[0], "extractor", None)
     reference = None if score is None else score.reference
     return MetricInfo.of(metric, extractor, reference=None if reference is None else reference.parameters())
 
 
-def _json(artefact: Artefact, name: str) -> dict[str, object]:
+def _json(artefact: Artefact, name: str) -> Any:
     try:
-        found: dict[str, object] = json.loads(artefact.file(name).read_text(encoding="utf-8"))
+        found = json.loads(artefact.file(name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DamagedArtefact(f"{artefact.file(name)} cannot be read ({error})") from error
     return found

@@ -37,7 +37,11 @@ def test_the_smallest_shipped_suite_from_its_name_to_its_table(qbench: Qbench, w
     folder = workplace / "results" / "smoke"
     for name in ("table.md", "curves.csv", "costs.csv", "protocols.json"):
         assert (folder / name).stat().st_size > 0
-    assert {path.name for path in (folder / "media").iterdir()} == {"curves.tiny-ddim.svg", "tiny-ddim.s0.png"}
+    assert {path.name for path in (folder / "media").iterdir()} == {
+        "curves.tiny-ddim.svg",
+        "strips",
+        "tiny-ddim.s0.png",
+    }
     assert len(list((folder / "records").iterdir())) == 3
 
 

@@ -282,7 +282,7 @@ class TestTwoProcesses:
         answer = qbench("run", suite)
         assert answer.code == 0, answer.err
         names = sorted(path.name for path in (workplace / "results" / "micro" / "media").iterdir())
-        assert names == ["curves.micro.svg", "micro.s0.png"]
+        assert names == ["curves.micro.svg", "micro.s0.png", "strips"]
 
 
 class TestDamage:

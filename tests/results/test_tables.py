@@ -9,7 +9,8 @@ import pytest
 
 from qbench.errors import ResultsError
 from qbench.records import Record
-from qbench.results.tables import read_suite_results, write_suite_tables
+from qbench.results.reading import read_suite_results
+from qbench.results.tables import write_suite_tables
 
 MakeRecord = Callable[..., Record]
 WriteRecords = Callable[..., Path]

@@ -1,0 +1,157 @@
+"""The first images of a cell side by side in one small picture: what pages and sheets show of it.
+
+A strip is a PNG that says of itself, in a text chunk, how it is cut and which cell it is of, so that whatever is drawn
+from it needs nothing but the results folder.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from qbench.cell import cell_id
+from qbench.errors import DamagedArtefact, DataError, ResultsError
+from qbench.plan import CellPlan
+from qbench.records import Record, write_bytes
+from qbench.stages.sample import FILE as IMAGES_FILE
+from qbench.stages.sample import Sample
+from qbench.store import Store
+
+if TYPE_CHECKING:
+    from numpy import uint8
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+COUNT = 12
+COUNT_OF_LARGE = 8
+LARGE_SIDE = 96
+"""Images with a longer side are shrunk to it, and there are fewer of them: a page holds the strips of all cells."""
+CHUNK = "qbench"
+MAX_PIXELS = 4_000_000
+
+
+class StripInfo(BaseModel):
+    """What a strip says of itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    digest: Annotated[str, Field(description="of the cell")]
+    count: Annotated[int, Field(ge=1, le=COUNT, description="images, the first ones of the cell")]
+    height: Annotated[int, Field(ge=1, description="of each image here")]
+    width: Annotated[int, Field(ge=1, description="of each image here")]
+    shape: Annotated[tuple[int, int, int], Field(description="channels, height and width of the cell's own images")]
+    captions: Annotated[list[str], Field(description="of each image; empty without captions")] = []
+
+
+def strip_path(folder: Path, record: Record) -> Path:
+    """Return where the strip of a cell lies in its suite's folder."""
+    return folder / "media" / "strips" / f"{cell_id(record.key)}.png"
+
+
+def write_strip(planned: CellPlan, record: Record, store: Store, folder: Path) -> None:
+    """Write the strip of a cell whose images are in the store; otherwise leave what there is.
+
+    Args:
+        planned: the cell's stages.
+        record: the cell's record.
+        store: where its images are.
+        folder: the suite's.
+
+    Raises:
+        ResultsError: the folder cannot be written.
+    """
+    shard = planned.shards[0] if planned.shards else None
+    if shard is None or not store.has(shard.kind, shard.digest):
+        return
+    images = _first_images(shard, store)
+    if images is not None:
+        write_bytes(strip_path(folder, record), strip(images, record.digest, _captions(planned, len(images))))
+
+
+def strip(images: NDArray[uint8], digest: str, captions: list[str]) -> bytes:
+    """Return the strip of some images.
+
+    Args:
+        images: [count, channels, height, width], with one or three channels.
+        digest: of the cell.
+        captions: of each image, or none.
+    """
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    small = [_shrunk(Image.fromarray(each[0] if len(each) == 1 else each.transpose(1, 2, 0))) for each in images]
+    width, height = small[0].size
+    sheet = Image.new(small[0].mode, (width * len(small), height))
+    for place, image in enumerate(small):
+        sheet.paste(image, (place * width, 0))
+    channels, rows, columns = images.shape[1:]
+    info = StripInfo(
+        digest=digest,
+        count=len(small),
+        height=height,
+        width=width,
+        shape=(channels, rows, columns),
+        captions=captions,
+    )
+    chunk = PngInfo()
+    chunk.add_itxt(CHUNK, info.model_dump_json())
+    content = BytesIO()
+    sheet.save(content, format="PNG", optimize=True, pnginfo=chunk)
+    return content.getvalue()
+
+
+def read_strip(path: Path) -> tuple[StripInfo, Image]:
+    """Read a strip.
+
+    Raises:
+        ResultsError: it is no strip, or not the picture that it says it is.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ResultsError(f"{path}: {image.width} x {image.height} pixels are more than a strip has")
+            image.load()
+            info = StripInfo.model_validate_json(image.text.get(CHUNK, ""))  # type: ignore[attr-defined]
+            found = image.copy()
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, ValidationError) as error:
+        raise ResultsError(f"{path}: cannot be read as a strip of images ({type(error).__name__})") from None
+    if found.size != (info.width * info.count, info.height) or len(info.captions) not in (0, info.count):
+        raise ResultsError(f"{path}: the strip is not cut as it says")
+    return info, found
+
+
+def _first_images(shard: Sample, store: Store) -> NDArray[uint8] | None:
+    import numpy as np
+
+    try:
+        path = store.get(shard.kind, shard.digest).file(IMAGES_FILE)
+    except DamagedArtefact:  # told and computed again by the next run
+        return None
+    images: NDArray[uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    is_large = max(images.shape[2:]) > LARGE_SIDE
+    return images[: COUNT_OF_LARGE if is_large else COUNT]
+
+
+def _captions(planned: CellPlan, count: int) -> list[str]:
+    workload = planned.cell.workload
+    if not workload.has_captions:
+        return []
+    try:
+        return list(workload.captions(range(count)))
+    except DataError:  # a file of captions that is gone: the images are there all the same
+        return []
+
+
+def _shrunk(image: Image) -> Image:
+    from PIL.Image import Resampling
+
+    longest = max(image.size)
+    if longest <= LARGE_SIDE:
+        return image
+    width, height = (max(1, round(side * LARGE_SIDE / longest)) for side in image.size)
+    return image.resize((width, height), Resampling.BOX)
