@@ -138,6 +138,20 @@ def test_a_record_from_before_there_were_curves_has_none(tmp_path: Path):
     assert read_record(path) == record(curve=None)
 
 
+def test_a_record_of_the_first_version_is_read(tmp_path: Path):
+    path = tmp_path / "one.json"
+    write_record(record(), path)
+    raw = json.loads(path.read_text())
+    raw["schema_version"] = 1
+    del raw["stands_in_for"]
+    for key in ("file", "standin", "overrides", "published"):
+        del raw["suite"][key]
+    for figure in raw["figures"].values():
+        del figure["without"]
+    path.write_text(json.dumps(raw))
+    assert read_record(path) == record(schema_version=1)
+
+
 def test_a_missing_one_is_named(tmp_path: Path):
     with pytest.raises(ResultsError, match=r"nowhere\.json"):
         read_record(tmp_path / "nowhere.json")
