@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qbench.records import MetricInfo, Record
-from qbench.results.markdown import ARROW, VARYING, conditions, figure_text, is_about_quality, varying
+from qbench.results.wording import ARROW, VARYING, conditions, figure_text, is_about_quality, varying
 
 LOG_WIDTH = 160
 """Width where nobody reads on a terminal."""

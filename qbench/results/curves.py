@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from io import StringIO
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from math import ceil, floor, log10
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
-from qbench.records import Record, write_bytes
-from qbench.results.markdown import curves_file
+from qbench.records import Record
+from qbench.results.svg import Line, line_of_label, plain, remove_picture, text_width, write_picture
+from qbench.results.wording import picture_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+REVISION = 2
+"""To be raised when a picture looks different."""
 Kind = Literal["teacher_forced", "free_running"]
 TITLES: dict[Kind, str] = {
     "teacher_forced": "teacher-forced: noise estimate in full precision's $x_t$\n"
@@ -24,47 +26,26 @@ TITLES: dict[Kind, str] = {
     "free_running": "free-running: each sampler's own $x_t$, at last $x_0$\n"
     r"$\|x_q - x_{fp}\|^2\,/\;\|x_{fp}\|^2$",
 }
-COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#17becf", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22")
-DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 WIDTH = 9.0
-"""Inches, as are the heights of titles with the axis below, of a row of panels, and of a line of the legend."""
-HEAD_HEIGHT, ROW_HEIGHT, LEGEND_HEIGHT = 1.3, 1.7, 0.17
+"""Inches, as are the room around the panels, the height of a row of them, and that of a line of the legend.
+
+A layout that measures every text would take half of the time that drawing takes.
+"""
+LEFT, RIGHT, TOP, BOTTOM, BETWEEN = 0.85, 0.1, 0.95, 0.45, 0.5
+ROW_HEIGHT, LEGEND_HEIGHT, HANDLE = 1.65, 0.17, 0.55
 LABELS_BESIDE = 8
-"""A legend of more labels, or of longer ones, stands below the panels."""
-LENGTH_BESIDE = 24
+"""A legend of more labels, or of wider ones, stands below the panels."""
+WIDTH_BESIDE = 1.6
+DECADES = 3
+"""Between marked errors, at most so many lie on the axis."""
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 POINTS = 60
 """Of a line, at most about so many; they decide the size of the file."""
-SETTINGS = {
-    "font.size": 8.0,
-    "axes.titlesize": 8.5,
-    "axes.labelsize": 8.0,
-    "axes.linewidth": 0.6,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlepad": 8.0,
-    "figure.titlesize": 10.0,
-    "grid.color": "#e0e0e0",
-    "grid.linewidth": 0.5,
-    "lines.linewidth": 1.1,
-    "xtick.bottom": False,
-    "ytick.left": False,
-    "svg.hashsalt": "qbench",
-    "svg.fonttype": "path",  # a browser's own fonts are of another width
-}
-
-
-class Line(NamedTuple):
-    """How a label is drawn."""
-
-    color: str
-    linestyle: Any
 
 
 def curves_path(folder: Path, workload: str) -> Path:
     """Return where the picture of a workload lies in a suite's folder."""
-    return folder / "media" / curves_file(workload)
+    return folder / "media" / picture_file("curves", workload)
 
 
 def write_curve_pictures(records: Sequence[Record], folder: Path) -> None:
@@ -81,26 +62,9 @@ def write_curve_pictures(records: Sequence[Record], folder: Path) -> None:
         with_curve = [record for record in records if record.workload == workload and record.curve is not None]
         path = curves_path(folder, workload)
         if with_curve:
-            write_bytes(path, picture(with_curve))
-        elif path.is_file():
-            path.unlink()
-
-
-def picture(records: Sequence[Record]) -> bytes:
-    """Return the picture of one workload as SVG, the same bytes for the same records.
-
-    Args:
-        records: each with a curve, of one workload.
-    """
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
-    content = StringIO()
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # whatever the user has set for pictures of their own
-        matplotlib.rcParams.update(SETTINGS)
-        FigureCanvasSVG(draw(records)).print_svg(content, metadata={"Date": None, "Creator": None})
-    return _slim(content.getvalue()).encode()
+            write_picture(path, _inputs(with_curve), partial(draw, with_curve))
+        else:
+            remove_picture(path)
 
 
 def draw(records: Sequence[Record]) -> Figure:
@@ -113,67 +77,73 @@ def draw(records: Sequence[Record]) -> Figure:
     from matplotlib.lines import Line2D
 
     lines = line_of_label(records)
-    rows = list(dict.fromkeys(record.bits for record in records))
-    columns = _legend_columns(lines)
-    height = HEAD_HEIGHT + ROW_HEIGHT * len(rows) + (LEGEND_HEIGHT * ceil(len(lines) / columns) if columns else 0)
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    panels = figure.subplots(len(rows), len(TITLES), sharex=True, sharey="col", squeeze=False)
-    for bits, row in zip(rows, panels, strict=True):
-        of_bits = [record for record in records if record.bits == bits]
+    bits = list(dict.fromkeys(record.bits for record in records))
+    widest = max(text_width(plain(label)) for label in lines)
+    columns = _legend_columns(len(lines), widest)
+    below = BOTTOM + (LEGEND_HEIGHT * ceil(len(lines) / columns) if columns else 0)
+    height = TOP + ROW_HEIGHT * len(bits) + below
+    figure = Figure(figsize=(WIDTH, height))
+    place = {
+        "left": LEFT / WIDTH,
+        "right": 1 - (RIGHT + (0 if columns else HANDLE + widest)) / WIDTH,
+        "top": 1 - TOP / height,
+        "bottom": below / height,
+        "wspace": 2 * BETWEEN / (WIDTH - LEFT - RIGHT),
+        "hspace": 0.13,
+    }
+    panels = figure.subplots(len(bits), len(TITLES), sharex=True, sharey="col", squeeze=False, gridspec_kw=place)
+    _set_axes(panels[0], records)
+    for each, row in zip(bits, panels, strict=True):
+        of_bits = [record for record in records if record.bits == each]
         for kind, panel in zip(TITLES, row, strict=True):
             _draw_panel(panel, of_bits, kind, lines)
-        row[0].set_ylabel(_plain(bits), fontweight="bold")
+        row[0].set_ylabel(plain(each), fontweight="bold")
     for kind, top in zip(TITLES, panels[0], strict=True):
         top.set_title(TITLES[kind])
-    _set_limits(panels[0], records)
     _write_around(figure, panels, records)
     figure.legend(
         [Line2D([], [], **line._asdict()) for line in lines.values()],
-        [_plain(label) for label in lines],
-        loc="outside lower center" if columns else "outside right upper",
+        [plain(label) for label in lines],
+        loc="lower center" if columns else "upper right",
+        bbox_to_anchor=(0.5, 0.0) if columns else (1.0, 1 - TOP / height),
+        borderpad=0.2,
+        labelspacing=0.35,
         ncols=columns or 1,
         frameon=False,
     )
     return figure
 
 
-def line_of_label(records: Iterable[Record]) -> dict[str, Line]:
-    """Return how each label is drawn, in the order of the legend.
-
-    A label has a colour of its own. If there are more labels than colours, those of one method stand together, share
-    its colour and differ in their dashes.
-    """
-    method_of = {record.label: record.method or record.label for record in records}
-    labels = list(method_of)
-    methods = list(dict.fromkeys(method_of.values()))
-    of_method = {each: [label for label in labels if method_of[label] == each] for each in methods}
-    if len(labels) > len(COLOURS) >= len(methods) and len(DASHES) >= max(map(len, of_method.values())):
-        return {
-            label: Line(colour, dashes)
-            for colour, method in zip(COLOURS, methods, strict=False)
-            for dashes, label in zip(DASHES, of_method[method], strict=False)
-        }
-    styles = [Line(colour, dashes) for dashes in DASHES for colour in COLOURS]
-    return {label: styles[index % len(styles)] for index, label in enumerate(labels)}
+def _inputs(records: Sequence[Record]) -> list[Any]:
+    """Return what ``draw`` reads of records, and its own revision."""
+    return [
+        REVISION,
+        [
+            [record.workload, record.method, record.label, record.bits, record.seed, record.curve.model_dump()]
+            for record in records
+            if record.curve is not None
+        ],
+    ]
 
 
 def _draw_panel(panel: Axes, records: Sequence[Record], kind: Kind, lines: Mapping[str, Line]) -> None:
-    from matplotlib.ticker import LogLocator, MaxNLocator
+    from matplotlib.collections import PolyCollection
 
-    panel.set_yscale("log")
-    panel.yaxis.set_major_locator(LogLocator(numticks=5))
-    panel.minorticks_off()
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    bands, colours = [], []
     for label, line in lines.items():
         errors = _by_step([record for record in records if record.label == label], kind)
         if not errors:
             continue
         steps = list(errors)
-        panel.plot(steps, [fmean(seeds) for seeds in errors.values()], **line._asdict())
+        mean = [fmean(seeds) for seeds in errors.values()]
+        panel.plot(steps, mean, scalex=False, scaley=False, **line._asdict())
         if any(len(seeds) > 1 for seeds in errors.values()):
-            low = [min(filter(None, seeds)) for seeds in errors.values()]
-            high = [max(seeds) for seeds in errors.values()]
-            panel.fill_between(steps, low, high, color=line.color, alpha=0.15, linewidth=0)
+            low = [(step, min(filter(None, seeds))) for step, seeds in errors.items()]
+            high = [(step, max(seeds)) for step, seeds in errors.items()]
+            bands.append([*low, *reversed(high)])
+            colours.append(line.color)
+    if bands:
+        panel.add_collection(PolyCollection(bands, facecolors=colours, alpha=0.15, linewidth=0), autolim=False)
     if not panel.lines:
         panel.text(0.5, 0.5, "no error at any step", transform=panel.transAxes, ha="center", va="center")
 
@@ -190,15 +160,28 @@ def _by_step(records: Iterable[Record], kind: Kind) -> dict[int, list[float]]:
     return {step: seeds for step, seeds in sorted(found.items()) if any(seeds)}
 
 
-def _set_limits(top: Sequence[Axes], records: Sequence[Record]) -> None:
+def _set_axes(top: Sequence[Axes], records: Sequence[Record]) -> None:
     """Let all panels of a column show the same whole decades: rows are to be compared."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
     for kind, panel in zip(TITLES, top, strict=True):
+        panel.set_yscale("log")
         errors = [error for record in records for error in getattr(record.curve, kind) if error > 0]
-        if errors:
-            low, high = floor(log10(min(errors))), ceil(log10(max(errors)))
-            panel.set_ylim(10.0**low, 10.0 ** max(high, low + 1))
+        low, high = (floor(log10(min(errors))), ceil(log10(max(errors)))) if errors else (-1, 0)
+        high = max(high, low + 1)
+        panel.set_ylim(10.0**low, 10.0**high)
+        stride = ceil((high - low) / DECADES)
+        panel.yaxis.set_major_locator(FixedLocator([10.0**power for power in range(high, low - 1, -stride)]))
+        panel.yaxis.set_minor_locator(NullLocator())
+        panel.yaxis.set_major_formatter(FuncFormatter(_decade))
+    top[0].xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 5, 10]))
     steps = max(len(record.curve.step_index) for record in records if record.curve is not None)
     top[0].set_xlim(-steps / 40, steps + steps / 40)
+
+
+def _decade(error: float, _: int) -> str:
+    """Return a power of ten in letters: formulas take long to set."""
+    return f"10{str(round(log10(error))).translate(SUPERSCRIPTS)}"
 
 
 def _write_around(figure: Figure, panels: Any, records: Sequence[Record]) -> None:
@@ -206,34 +189,19 @@ def _write_around(figure: Figure, panels: Any, records: Sequence[Record]) -> Non
     seeds = sorted({record.seed for record in records})
     samples = " and ".join(str(count) for count in sorted({curve.samples for curve in curves}))
     over = f"mean over seeds {', '.join(map(str, seeds))} and their range" if len(seeds) > 1 else f"seed {seeds[0]}"
+    height = figure.get_figheight()
     figure.suptitle(
-        f"{_plain(records[0].workload)}: error against full precision at each step\nmedian of {samples} samples; {over}"
+        f"{plain(records[0].workload)}: error against full precision at each step\nmedian of {samples} samples; {over}",
+        y=1 - 0.06 / height,
     )
     first, last = curves[0].timestep[0], curves[0].timestep[-1]
-    figure.supylabel("relative squared error", fontsize=8.0)
-    panels[-1][0].set_xlabel(f"step, from noise ($t$ = {first}) to image ($t$ = {last})")
+    figure.supylabel("relative squared error", fontsize=8.0, x=0.08 / WIDTH)
+    panels[-1][0].set_xlabel(f"step, from noise (t = {first}) to image (t = {last})")
     panels[-1][1].set_xlabel("steps done, from noise to image")
 
 
-def _legend_columns(labels: Collection[str]) -> int:
+def _legend_columns(labels: int, widest: float) -> int:
     """Return how many columns the legend has below the panels; 0 if there is room for it beside them."""
-    longest = max(map(len, labels))
-    if len(labels) <= LABELS_BESIDE and longest <= LENGTH_BESIDE:
+    if labels <= LABELS_BESIDE and widest <= WIDTH_BESIDE:
         return 0
-    fitting = int(72 * WIDTH / (5 * longest + 45))  # in points, of which a letter has about 5
-    return max(1, min(fitting, len(labels)))
-
-
-def _slim(svg: str) -> str:
-    """Leave out what makes a third of the file and is not seen: six digits behind the point, and indentation."""
-
-    def rounded(place: re.Match[str]) -> str:
-        return " ".join(f"{float(each):.1f}".removesuffix(".0") for each in place.group().split())
-
-    number = r"-?\d+(?:\.\d+)?"
-    return re.sub(r" *\n *", "\n", re.sub(rf"(?<=[ML] ){number} {number}", rounded, svg))
-
-
-def _plain(text: str) -> str:
-    """Keep a name from being read as a formula."""
-    return " ".join(text.split()).replace("$", r"\$")
+    return max(1, min(int(WIDTH / (widest + HANDLE)), labels))

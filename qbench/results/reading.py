@@ -1,12 +1,15 @@
 """The records of one suite: what belongs together, and what does not."""
 
 import json
-from collections.abc import Sequence
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from qbench.cell import cell_id
+from qbench.cell import CellKey, cell_id
 from qbench.errors import ResultsError
 from qbench.records import MetricInfo, Record, read_record
 
@@ -20,7 +23,7 @@ class SuiteResults:
         records: in the order of the suite.
         outdated: records that were compared with another full precision than the one in the folder, or sampled in
             another way than the others of their workload; they are named under the table and are no rows of it.
-        unreadable: what is wrong with files that are no records.
+        unreadable: what is wrong with files that are no records of this suite, or not the only ones of their cell.
     """
 
     folder: Path
@@ -28,7 +31,7 @@ class SuiteResults:
     outdated: tuple[Record, ...]
     unreadable: tuple[str, ...]
 
-    @property
+    @cached_property
     def metrics(self) -> dict[str, MetricInfo]:
         """What each column stands for; workloads may differ in the real images that they are compared with.
 
@@ -46,36 +49,147 @@ class SuiteResults:
                     found[name], source[name] = info, record
                 elif not _are_one(known, info, source[name].workload == record.workload):
                     raise ResultsError(
-                        f"{self.folder}: {name!r} stands for two protocols, in {cell_id(source[name].key)} "
+                        f"{_name(self.folder)}: {name!r} stands for two protocols, in {cell_id(source[name].key)} "
                         f"({_protocol(known)}) and in {cell_id(record.key)} ({_protocol(info)}); "
                         "run the suite again or move one of them to a folder of its own"
                     )
         return found
 
 
+@dataclass(frozen=True)
+class FoundRecords:
+    """What lies in the folder ``records`` of a suite.
+
+    Attributes:
+        records: one for each cell, by the name of its file, in the order of the suite.
+        problems: for each other file a sentence that begins with its place, by the name of the file.
+    """
+
+    records: Mapping[str, Record]
+    problems: Mapping[str, str]
+
+
 def read_suite_results(folder: Path) -> SuiteResults:
-    """Read every record of a suite's folder; what cannot be read is reported and stops nothing."""
-    records, unreadable = [], []
-    for path in sorted((folder / "records").glob("*.json")):
-        try:
-            records.append(read_record(path))
-        except ResultsError as error:
-            unreadable.append(str(error))
-    records.sort(key=lambda record: (record.suite.position, record.key))
+    """Read every record of a suite's folder; what cannot be read or used is reported and stops nothing."""
+    found = read_records(folder)
+    records = list(found.records.values())
     outdated = _outdated(records)
-    current = [record for record in records if record not in outdated]
-    return SuiteResults(folder, tuple(current), tuple(outdated), tuple(unreadable))
+    current = [record for record, is_outdated in zip(records, outdated, strict=True) if not is_outdated]
+    old = [record for record, is_outdated in zip(records, outdated, strict=True) if is_outdated]
+    return SuiteResults(folder, tuple(current), tuple(old), tuple(found.problems.values()))
 
 
-def _outdated(records: Sequence[Record]) -> list[Record]:
-    """Return what cannot stand in one table with the first record of its workload and its own full precision."""
+def read_records(folder: Path) -> FoundRecords:
+    """Read every record of a suite's folder and choose one for each cell.
+
+    Not chosen, and named as a problem, is a file that is no record, one of another suite than the folder's, and one
+    of a cell that another file holds too: the file with the name that ``qbench run`` gives it stands, else the first
+    by name. What is hidden or has another suffix than .json is nobody's record.
+
+    Args:
+        folder: of a suite; the records lie in ``records`` in it.
+    """
+    records: dict[str, Record] = {}
+    problems: dict[str, str] = {}
+    for path in sorted((folder / "records").glob("*.json")):
+        if path.name.startswith("."):
+            continue
+        try:
+            if not path.is_file():  # a pipe, say, which would keep a reader waiting for ever
+                raise ResultsError(f"{path}: cannot be read as a record (it is no file)")
+            records[path.name] = _sound(read_record(path), path)
+        except ResultsError as error:
+            problems[path.name] = without_folder(str(error), folder)
+    for refused in (_of_other_suites, _duplicates):
+        for name, problem in refused(records, folder).items():
+            del records[name]
+            problems[name] = f"{place(folder, name)}: {_one_line(problem)}"
+    ordered = sorted(records.items(), key=lambda item: (item[1].suite.position, item[1].key))
+    return FoundRecords(dict(ordered), dict(sorted(problems.items())))
+
+
+def place(folder: Path, name: str) -> str:
+    """Return how a report names a record: as seen from the folder of results, whichever machine that is on."""
+    return _one_line(f"{_name(folder)}/records/{name}")
+
+
+def without_folder(problem: str, folder: Path) -> str:
+    """Return a problem in one line, its paths as seen from the folder of results.
+
+    Args:
+        problem: names files in the folder.
+        folder: of a suite.
+    """
+    if folder == Path():
+        return _one_line(f"{_name(folder)}/{problem}")
+    return _one_line(problem.replace(f"{folder}{os.sep}", f"{_name(folder)}/"))
+
+
+def _name(folder: Path) -> str:
+    return Path(os.path.abspath(folder)).name
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _sound(record: Record, path: Path) -> Record:
+    """Return a record that can be shown.
+
+    Raises:
+        ResultsError: it names no file that it could have, or holds a number that is none.
+    """
+    for what, name in (("workload", record.workload), ("label", record.label), ("bits", record.bits)):
+        if not name or name.startswith(".") or set(name) & set("/\\\0"):
+            raise ResultsError(f"{path}: not a record ({what}: {name!r} cannot be a part of a file's name)")
+    free = [record.environment, record.git, record.suite.overrides]
+    try:
+        json.dumps([*free, *(info.description for info in record.metrics.values())], allow_nan=False)
+    except (ValueError, RecursionError) as error:
+        raise ResultsError(f"{path}: cannot be read as a record ({error})") from None
+    return record
+
+
+def _of_other_suites(records: Mapping[str, Record], folder: Path) -> dict[str, str]:
+    """Return the records of another suite than the one that the folder is named after, or else than most are of."""
+    counts = Counter(record.suite.name for record in records.values())
+    if len(counts) < 2:
+        return {}
+    own = _name(folder) if _name(folder) in counts else min(counts, key=lambda name: (-counts[name], name))
+    return {
+        name: f"a record of the suite {record.suite.name!r} among those of {own!r}; move it to the folder of its suite"
+        for name, record in records.items()
+        if record.suite.name != own
+    }
+
+
+def _duplicates(records: Mapping[str, Record], folder: Path) -> dict[str, str]:
+    """Return the records whose cell stands in another file too."""
+    files: dict[CellKey, list[str]] = {}
+    for name, record in records.items():
+        files.setdefault(record.key, []).append(name)
+    found = {}
+    for key, names in files.items():
+        canonical = f"{cell_id(key)}.json"
+        kept = canonical if canonical in names else min(names)
+        for name in names:
+            if name != kept:
+                same = records[name].figures == records[kept].figures
+                found[name] = (
+                    f"a duplicate of {place(folder, kept)}, which stands, "
+                    f"{'with the same figures' if same else 'and their figures differ'}; remove one of them"
+                )
+    return found
+
+
+def _outdated(records: Sequence[Record]) -> list[bool]:
+    """Return which cannot stand in one table with the first record of their workload and their own full precision."""
     first: dict[str, Record] = {}
     baselines = {(record.workload, record.seed): record.digest for record in records if record.is_full_precision}
     return [
-        record
-        for record in records
-        if baselines.get((record.workload, record.seed), record.baseline) != record.baseline
+        baselines.get((record.workload, record.seed), record.baseline) != record.baseline
         or _sampled(first.setdefault(record.workload, record)) != _sampled(record)
+        for record in records
     ]
 
 
@@ -85,13 +199,12 @@ def _sampled(record: Record) -> tuple[int, Any]:
 
 
 def _are_one(first: MetricInfo, second: MetricInfo, of_one_workload: bool) -> bool:
-    if of_one_workload:
-        return first == second
-    return _without_reference(first) == _without_reference(second)
+    return first == second or (not of_one_workload and _without_reference(first) == _without_reference(second))
 
 
-def _without_reference(info: MetricInfo) -> MetricInfo:
-    return info.model_copy(update={"description": {**info.description, "reference": None}})
+def _without_reference(info: MetricInfo) -> dict[str, Any]:
+    description = {key: value for key, value in info.description.items() if key != "reference"}
+    return {**dict(info), "description": description}
 
 
 def _protocol(info: MetricInfo) -> str:

@@ -161,7 +161,7 @@ class TestLeaderboard:
         assert answer.code == 1
         assert len(answer.err.splitlines()) == 1
         assert "stranger.json" in answer.err
-        assert "| round | W4A8 |" in (workplace / "results" / "README.md").read_text(encoding="utf-8")
+        assert "| round | W4A8 |" in (workplace / "results" / "micro" / "table.md").read_text(encoding="utf-8")
 
     def test_json_has_suites_and_problems(self, qbench: Qbench, finished_suite: Path):
         assert qbench("leaderboard", "--json").json == {"suites": ["micro"], "problems": []}

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +17,12 @@ def results(make_record: MakeRecord, write_records: WriteRecords) -> Path:
     """Two suites of two cells."""
     full = make_record("full-precision", "W32A32", 0)
     write_records(full, make_record())
-    other = {"suite": {"name": "other", "title": "Another title", "position": 1}}
-    return write_records(full, make_record(**other), suite="other").parent
+    suite = {"name": "other", "title": "Another title"}
+    other = [
+        make_record("full-precision", "W32A32", suite=suite | {"position": 0}),
+        make_record(suite=suite | {"position": 1}),
+    ]
+    return write_records(*other, suite="other").parent
 
 
 def everything(results: Path) -> dict[Path, bytes]:
@@ -29,13 +34,14 @@ def test_it_makes_every_table_and_one_overview(results: Path):
     assert (made.suites, made.problems) == (("micro", "other"), ())
     for suite in made.suites:
         assert {path.name for path in (results / suite).iterdir()} == {
-            "records", "table.csv", "table.md", "curves.csv", "costs.csv", "protocols.json",
+            "records", "table.csv", "table.md", "table.tex", "curves.csv", "costs.csv", "protocols.json",
         }  # fmt: skip
     text = (results / "README.md").read_text(encoding="utf-8")
     assert text.count("2 complete") == 2
     assert "[micro/](micro/)" in text
     assert "[other/](other/)" in text
     assert "## A title" in text
+    assert (results / "index.html").is_file()
 
 
 def test_a_repetition_is_byte_identical_and_writes_nothing(results: Path):
@@ -52,7 +58,7 @@ def test_it_depends_on_the_records_alone(results: Path):
     before = everything(results)
     for path in before:
         if path.parent.name != "records":
-            path.write_text(path.read_text() + "spoilt")
+            path.write_text(path.read_text(encoding="utf-8") + "spoilt", encoding="utf-8")
     regenerate(results)
     assert everything(results) == before
 
@@ -87,8 +93,12 @@ def test_what_is_no_record_is_named_and_breaks_nothing(results: Path, content: s
     stranger.write_bytes(content.encode("utf-8", "surrogateescape"))
     made = regenerate(results)
     assert len(made.problems) == 1
-    assert str(stranger) in made.problems[0]
+    assert made.problems[0].startswith("micro/records/stranger.json: ")
+    readme = (results / "README.md").read_text(encoding="utf-8")
+    assert "\n- micro/records/stranger.json: " in readme.partition("## Problems")[2]
+    assert str(results) not in readme
     stranger.unlink()
+    regenerate(results)
     assert everything(results) == before
 
 
@@ -97,7 +107,7 @@ def test_an_altered_record_is_named_and_the_rest_is_there(results: Path):
     path.write_text(path.read_text().replace('"eta": 0.0', '"eta": 1.0'))
     made = regenerate(results)
     assert len(made.problems) == 1
-    assert str(path) in made.problems[0]
+    assert made.problems[0].startswith("micro/records/micro.round.W4A8.s0.json: ")
     text = (results / "README.md").read_text()
     assert "1 complete" in text
     assert "2 complete" in text
@@ -128,6 +138,51 @@ def test_a_folder_of_strangers_only_says_so(results: Path):
     assert "#No records" not in (results / "README.md").read_text()
 
 
+def test_what_is_pending_can_be_shown_as_something_else(
+    results: Path, make_record: MakeRecord, write_records: WriteRecords
+):
+    """While a run is going on, figures come from elsewhere; no record is written."""
+    pending = make_record("later", position=2, status="pending", figures={}, profile=None)
+    write_records(pending)
+    records = {path: path.read_bytes() for path in results.glob("*/records/*")}
+    seen: list[str] = []
+
+    def overlay(record: Record) -> Record:
+        seen.append(record.label)
+        return make_record("later", position=2)
+
+    regenerate(results, overlay=overlay)
+    assert seen == ["later"]
+    assert "| later | W4A8 | 0.50 |" in (results / "micro" / "table.md").read_text(encoding="utf-8")
+    assert "Cells in [micro/](micro/): 3 complete." in (results / "README.md").read_text(encoding="utf-8")
+    assert {path: path.read_bytes() for path in results.glob("*/records/*")} == records
+    regenerate(results)
+    assert "2 complete, 1 not run" in (results / "README.md").read_text(encoding="utf-8")
+
+
+def test_published_figures_come_from_the_folders_that_are_named(
+    results: Path, make_record: MakeRecord, write_records: WriteRecords, tmp_path: Path
+):
+    suite = {"name": "micro", "title": "A title", "position": 1, "published": ["a-paper"]}
+    write_records(make_record(suite=suite))
+    folder = tmp_path / "papers"
+    folder.mkdir()
+    (folder / "a-paper.yaml").write_text(
+        "paper: A. Author 2023\n"
+        "tables:\n"
+        "  - table: table 1\n"
+        "    workload: micro\n"
+        "    full_precision: {distance: 1.0}\n"
+        "    rows: [{method: round, bits: W4A8, figures: {distance: 2.0}}]\n"
+    )
+    assert regenerate(results, [folder]).problems == ()
+    assert "A. Author 2023, table 1" in (results / "micro" / "table.md").read_text(encoding="utf-8")
+    assert "Published figures beside ours: " in (results / "README.md").read_text(encoding="utf-8")
+    (problem,) = regenerate(results, [tmp_path]).problems
+    assert "a-paper" in problem
+    assert "A. Author" not in (results / "micro" / "table.md").read_text(encoding="utf-8")
+
+
 def test_other_files_are_left_alone(results: Path):
     (results / "notes").mkdir()
     (results / "notes" / "records").write_text("not a folder")
@@ -135,11 +190,13 @@ def test_other_files_are_left_alone(results: Path):
     assert regenerate(results).suites == ("micro", "other")
 
 
-def test_a_readme_of_somebody_else_is_left_alone(results: Path):
-    (results / "README.md").write_text("My notes\n")
-    with pytest.raises(ResultsError, match=r"README\.md was not written by"):
+@pytest.mark.parametrize("name", ["README.md", "index.html"])
+def test_a_file_of_somebody_else_is_left_alone(results: Path, name: str):
+    (results / name).write_text("My notes\n")
+    with pytest.raises(ResultsError, match=f"{re.escape(name)} was not written by"):
         regenerate(results)
-    assert (results / "README.md").read_text() == "My notes\n"
+    assert (results / name).read_text() == "My notes\n"
+    assert not (results / "micro" / "table.md").exists()
 
 
 def test_a_missing_folder_is_named(tmp_path: Path):

@@ -57,7 +57,19 @@ class TestCsv:
         figures = [
             f"{name}{suffix}" for name in ("distance", "mse-to-fp") for suffix in ("", "_delta", "_low", "_high")
         ]
-        assert list(rows(folder)[0]) == [*keys, "coverage_macs", *figures]
+        profile = ["coverage_macs", "coverage_parameters", "left_out", "reason"]
+        assert list(rows(folder)[0]) == [*keys, *profile, *figures]
+
+    def test_what_is_left_out_and_why_a_cell_failed_stand_there(
+        self, make_record: MakeRecord, write_records: WriteRecords
+    ):
+        profile = {"size_mb": 0.5, "coverage_macs": 0.5, "coverage_parameters": 0.25, "left_out": ["conv_in", "out"]}
+        bad = failed(make_record, 'sample: "no"\nmore', label="bad", position=2)
+        folder = write_records(make_record(profile=profile), bad)
+        write_suite_tables(folder)
+        row, other = rows(folder)
+        assert (row["coverage_parameters"], row["left_out"], row["reason"]) == ("0.25", "conv_in out", "")
+        assert (other["coverage_parameters"], other["left_out"], other["reason"]) == ("", "", 'sample: "no"\nmore')
 
     def test_it_has_one_row_for_each_cell_in_the_order_of_the_suite(
         self, make_record: MakeRecord, write_records: WriteRecords
