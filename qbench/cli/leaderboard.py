@@ -2,26 +2,65 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from qbench.cli import options
-from qbench.cli.options import JsonOption
+from qbench.cli.options import JsonOption, StoreOption
+from qbench.errors import ResultsError
+
+if TYPE_CHECKING:
+    from qbench.results.collecting import StoreOverlay
 
 
 def leaderboard(
     results: Annotated[Path, typer.Argument(help="Folder of results.", metavar="RESULTS")] = options.RESULTS,
+    collect: Annotated[
+        bool,
+        typer.Option("--collect", help="While a run is going on, show what it has finished; no record is written."),
+    ] = False,
+    store: StoreOption = None,
+    published: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR", help="Folder of published figures, in place of suites/published and the installed ones."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Regenerate all tables from the records. They are byte-identical when nothing changed."""
+    """Regenerate all tables and the page from the records. They are byte-identical when nothing changed."""
+    if store is not None and not collect:
+        raise typer.BadParameter("--store: only --collect looks into the store")
+    for option, folder in [("--store", store), *(("--published", each) for each in published or [])]:
+        if folder is not None and not folder.is_dir():
+            raise ResultsError(f"{option} {folder}: no such folder")
     from qbench.results.leaderboard import regenerate
 
-    made = regenerate(results)
+    overlay = _overlay(store) if collect else None
+    made = regenerate(results, published, overlay)
+    problems = [*made.problems, *(sorted(set(overlay.damaged)) if overlay else [])]
+    counts = _counts(results, made.suites, overlay) if overlay else {}
     if as_json:
-        typer.echo(json.dumps({"suites": made.suites, "problems": made.problems}, indent=1))
+        found = {"suites": made.suites, "problems": problems}
+        typer.echo(json.dumps(found | ({"cells": counts} if collect else {}), indent=1))
     else:
         typer.echo(f"{results}/README.md: {', '.join(made.suites)}")
-        for problem in made.problems:
+        for suite, states in counts.items():
+            typer.echo(f"{suite}: {', '.join(f'{count} {state}' for state, count in states.items())}")
+        for problem in problems:
             typer.echo(problem, err=True)
-    raise typer.Exit(1 if made.problems else 0)
+    raise typer.Exit(1 if problems else 0)
+
+
+def _overlay(store: Path | None) -> "StoreOverlay":
+    from qbench.results.collecting import StoreOverlay
+
+    return StoreOverlay(options.open_store(store, read_only=True))
+
+
+def _counts(results: Path, suites: tuple[str, ...], overlay: "StoreOverlay") -> dict[str, dict[str, int]]:
+    from qbench.results.collecting import counts_by_state
+    from qbench.results.reading import read_suite_results
+
+    return {suite: counts_by_state(map(overlay, read_suite_results(results / suite).records)) for suite in suites}

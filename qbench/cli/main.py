@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from qbench.cli import catalogues, check, doctor, fetch, leaderboard, plan, run, score, store, suites
+from qbench.cli import catalogues, check, diff, doctor, fetch, leaderboard, plan, run, score, store, suites
 from qbench.errors import QbenchError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("plan")(plan.plan)
 app.command("check")(check.check)
+app.command("diff")(diff.diff)
 app.command("fetch")(fetch.fetch)
 app.command("score")(score.score)
 app.command("leaderboard")(leaderboard.leaderboard)
