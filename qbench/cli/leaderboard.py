@@ -1,6 +1,7 @@
 """``qbench leaderboard``."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,9 @@ from qbench.errors import ResultsError
 
 if TYPE_CHECKING:
     from qbench.results.collecting import StoreOverlay
+
+MANY_RECORDS = 500
+"""From so many on, several processes share the work."""
 
 
 def leaderboard(
@@ -38,7 +42,7 @@ def leaderboard(
     from qbench.results.leaderboard import regenerate
 
     overlay = _overlay(store) if collect else None
-    made = regenerate(results, published, overlay)
+    made = regenerate(results, published, overlay, _processes(results))
     problems = [*made.problems, *(sorted(set(overlay.damaged)) if overlay else [])]
     counts = _counts(results, made.suites, overlay) if overlay else {}
     if as_json:
@@ -51,6 +55,12 @@ def leaderboard(
         for problem in problems:
             typer.echo(problem, err=True)
     raise typer.Exit(1 if problems else 0)
+
+
+def _processes(results: Path) -> int:
+    """Return how many processes are worth their start."""
+    records = sum(1 for _ in zip(results.glob("*/records/*.json"), range(MANY_RECORDS), strict=False))
+    return (os.cpu_count() or 1) if records == MANY_RECORDS else 1
 
 
 def _overlay(store: Path | None) -> "StoreOverlay":

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qbench.errors import ResultsError
-from qbench.records import write_text
+from qbench.records import MetricInfo, Record, write_text
 from qbench.results.overview import overview
 from qbench.results.page.document import write_page
 from qbench.results.reading import without_folder
-from qbench.results.tables import SuiteReport, make_report, write_report
+from qbench.results.tables import SuiteReport, draw_pictures, make_report, write_texts
 
 if TYPE_CHECKING:
     from qbench.results.collecting import Overlay
@@ -36,13 +40,17 @@ class Leaderboard:
     problems: tuple[str, ...]
 
 
-def regenerate(results: Path, published: Sequence[Path] | None = None, overlay: Overlay | None = None) -> Leaderboard:
+def regenerate(
+    results: Path, published: Sequence[Path] | None = None, overlay: Overlay | None = None, processes: int = 1
+) -> Leaderboard:
     """Write every suite's tables, ``README.md`` and ``index.html`` over all of them, from the records alone.
 
     Args:
         results: the folder that holds those of the suites.
         published: folders of published figures; None for those beside the results, and the installed ones.
         overlay: what is shown in place of a record that is pending.
+        processes: how many draw pictures; more than one are started, which a script must not ask for while it is
+            imported.
 
     Raises:
         ResultsError: the folder is not there, has no records, or cannot be written.
@@ -56,22 +64,51 @@ def regenerate(results: Path, published: Sequence[Path] | None = None, overlay: 
     for path, signature in ((readme, SIGNATURE), (page, PAGE_SIGNATURE)):
         if path.is_file() and signature not in path.read_text(encoding="utf-8", errors="replace"):
             raise ResultsError(f"{path} was not written by `qbench leaderboard`: move it away, or name another folder")
-    reports: list[SuiteReport] = []
-    problems: list[str] = []
-    for folder in folders:
-        try:
-            report = write_report(make_report(folder, published, overlay))
-        except ResultsError as error:
-            problems.append(without_folder(str(error), folder))
-            continue
-        problems += report.results.unreadable
-        reports.append(report)
-    write_text(readme, overview(SIGNATURE, reports, problems))
-    write_page(
-        page,
-        [report.results for report in reports],
-        {report.results.folder.name: report.verdicts for report in reports},
-        {report.results.folder.name: report.contests for report in reports},
-        problems,
-    )
+    with _drawing(processes) as draw:
+        reports: list[SuiteReport] = []
+        problems: list[str] = []
+        for folder in folders:
+            try:
+                report = make_report(folder, published, overlay)
+                draw(report.records, report.results.metrics, folder)
+                report = write_texts(report)
+            except ResultsError as error:
+                problems.append(without_folder(str(error), folder))
+                continue
+            problems += report.results.unreadable
+            reports.append(report)
+        write_text(readme, overview(SIGNATURE, reports, problems))
+        write_page(
+            page,
+            [report.results for report in reports],
+            {report.results.folder.name: report.verdicts for report in reports},
+            {report.results.folder.name: report.contests for report in reports},
+            problems,
+        )
     return Leaderboard(tuple(folder.name for folder in folders), tuple(dict.fromkeys(problems)))
+
+
+@contextmanager
+def _drawing(processes: int) -> Iterator[Callable[[Sequence[Record], Mapping[str, MetricInfo], Path], object]]:
+    """Yield what draws the pictures of a suite: others, if there are to be any, which are waited for at the end.
+
+    Raises:
+        ResultsError: a folder cannot be written.
+    """
+    if processes <= 1:
+        yield draw_pictures
+        return
+    pictures: list[Future[None]] = []
+    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_leave_interrupts) as pool:
+        try:
+            yield lambda *of_suite: pictures.append(pool.submit(draw_pictures, *of_suite))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        for each in pictures:
+            each.result()
+
+
+def _leave_interrupts() -> None:
+    """Leave Ctrl-C to the process that started this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

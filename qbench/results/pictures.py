@@ -21,6 +21,7 @@ LABEL_WIDTH = 130
 """At least; long labels get more."""
 TARGET_SIDE = 48
 GAP = 4
+END_OF_PNG = b"IEND\xaeB`\x82"
 
 
 def write_sheets(records: Sequence[Record], folder: Path) -> list[str]:
@@ -48,7 +49,12 @@ def write_sheets(records: Sequence[Record], folder: Path) -> list[str]:
             rows = groups.setdefault((record.workload, record.seed), {})
             rows[record.label if record.is_full_precision else f"{record.label} {record.bits}"] = found
     for (workload, seed), rows in groups.items():
-        write_bytes(folder / "media" / f"{workload}.s{seed}.png", sheet(rows))
+        path = folder / "media" / f"{workload}.s{seed}.png"
+        made = sheet(rows)
+        if not _shows(path, made):
+            content = BytesIO()
+            made.save(content, format="PNG", compress_level=6)  # optimizing takes three times as long for one percent
+            write_bytes(path, content.getvalue())
     return problems
 
 
@@ -65,8 +71,8 @@ def strip_of(record: Record, folder: Path) -> Strip | None:
     return (info, image) if info.digest == record.digest else None
 
 
-def sheet(rows: Mapping[str, Strip]) -> bytes:
-    """Return rows of images with their labels as one PNG.
+def sheet(rows: Mapping[str, Strip]) -> Image:
+    """Return rows of images with their labels, grey if all images are.
 
     Args:
         rows: strips by label, of one workload and seed.
@@ -80,15 +86,27 @@ def sheet(rows: Mapping[str, Strip]) -> bytes:
     columns = max(info.count for info, _ in rows.values())
     font = ImageFont.load_default()
     left = max(LABEL_WIDTH, *(2 * GAP + ceil(font.getlength(label)) for label in rows))
-    made = Image.new("RGB", (left + columns * step_x, len(rows) * step_y + GAP), "white")
+    mode = "L" if all(strip.mode == "L" for _, strip in rows.values()) else "RGB"
+    made = Image.new(mode, (left + columns * step_x, len(rows) * step_y + GAP), "white")
     draw = ImageDraw.Draw(made)
     for row, (label, (info, strip)) in enumerate(rows.items()):
         top = GAP + row * step_y
         draw.text((GAP, top + height * zoom // 2 - 6), label, fill="black", font=font)
         for column in range(info.count):
-            tile = strip.crop((column * info.width, 0, (column + 1) * info.width, info.height)).convert("RGB")
+            tile = strip.crop((column * info.width, 0, (column + 1) * info.width, info.height)).convert(mode)
             tile = tile.resize((info.width * zoom, info.height * zoom), Image.Resampling.NEAREST)
             made.paste(tile, (left + column * step_x, top))
-    content = BytesIO()
-    made.save(content, format="PNG", compress_level=6)  # optimizing takes three times as long for one percent
-    return content.getvalue()
+    return made
+
+
+def _shows(path: Path, made: Image) -> bool:
+    """Whether a file is this very picture: encoding it again takes most of the time."""
+    from PIL import Image, UnidentifiedImageError
+
+    if not path.is_file() or not path.read_bytes().endswith(END_OF_PNG):
+        return False
+    try:
+        with Image.open(path, formats=["PNG"]) as found:
+            return (found.mode, found.size) == (made.mode, made.size) and found.tobytes() == made.tobytes()
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError):
+        return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,7 +91,30 @@ def write_report(report: SuiteReport) -> SuiteReport:
     """Write everything that a suite's folder holds beside its records.
 
     Returns:
-        The report, with what is wrong with its pictures.
+        The report, with what is wrong with its strips.
+
+    Raises:
+        ResultsError: the folder cannot be written.
+    """
+    draw_pictures(report.records, report.results.metrics, report.results.folder)
+    return write_texts(report)
+
+
+def draw_pictures(records: Sequence[Record], metrics: Mapping[str, MetricInfo], folder: Path) -> None:
+    """Draw curves, and quality against size; this takes most of the time.
+
+    Raises:
+        ResultsError: the folder cannot be written.
+    """
+    write_curve_pictures(records, folder)
+    write_pareto_pictures(records, metrics, folder)
+
+
+def write_texts(report: SuiteReport) -> SuiteReport:
+    """Write a suite's tables, and its sheets of images.
+
+    Returns:
+        The report, with what is wrong with its strips.
 
     Raises:
         ResultsError: the folder cannot be written.
@@ -103,8 +126,6 @@ def write_report(report: SuiteReport) -> SuiteReport:
     write_text(folder / "curves.csv", curves_csv(records))
     write_text(folder / "costs.csv", costs_csv(records))
     write_text(folder / "protocols.json", f"{protocols}\n")
-    write_curve_pictures(records, folder)
-    write_pareto_pictures(records, metrics, folder)
     problems = [without_folder(problem, folder) for problem in write_sheets(records, folder)]
     write_text(folder / "table.tex", suite_latex(records, metrics, report.contests, report.verdicts))
     text = suite_markdown(records, metrics, results.outdated, report.contests, report.verdicts)

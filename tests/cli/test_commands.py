@@ -386,6 +386,7 @@ def test_help_names_every_command(qbench: Qbench):
         "run",
         "plan",
         "check",
+        "diff",
         "leaderboard",
         "methods",
         "workloads",

@@ -53,6 +53,17 @@ def test_a_repetition_is_byte_identical_and_writes_nothing(results: Path):
     assert {path: path.stat().st_mtime_ns for path in before} == times
 
 
+def test_several_processes_write_the_same_and_name_the_same_problems(results: Path):
+    (results / "micro" / "records" / "stranger.json").write_text("{}")
+    alone = regenerate(results)
+    before = everything(results)
+    for path in before:
+        if path.parent.name != "records":
+            path.unlink()
+    assert regenerate(results, processes=2) == alone
+    assert everything(results) == before
+
+
 def test_it_depends_on_the_records_alone(results: Path):
     regenerate(results)
     before = everything(results)

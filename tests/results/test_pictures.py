@@ -31,8 +31,7 @@ def test_labels_are_not_hidden_under_images(tmp_path: Path, length: int) -> None
     label = "m" * length
     path = tmp_path / "strip.png"
     path.write_bytes(strip(np.full((COUNT, 1, 16, 16), 255, np.uint8), "0", []))
-    (tmp_path / "sheet.png").write_bytes(sheet({label: read_strip(path)}))
-    shown = pixels(tmp_path / "sheet.png")
+    shown = np.asarray(sheet({label: read_strip(path)}))
     wide = ImageFont.load_default().getlength(label)
     dark = np.flatnonzero((shown < 128).any(axis=0))
     assert dark[-1] >= GAP + wide - 3
@@ -64,3 +63,32 @@ def test_a_strip_of_an_earlier_cell_is_not_shown(tmp_path: Path, make_record: Ma
     put_strip(tmp_path, record, 100, digest="of another cell")
     assert write_sheets([record], tmp_path) == []
     assert not (tmp_path / "media" / "micro.s0.png").exists()
+
+
+@pytest.mark.parametrize("spoil", [lambda content: content + b"x", lambda content: content[:-40], lambda _: b""])
+def test_a_sheet_that_was_spoilt_is_drawn_again_and_a_good_one_is_left_alone(
+    tmp_path: Path, make_record: MakeRecord, spoil: Callable[[bytes], bytes]
+) -> None:
+    record, path = make_record(), tmp_path / "media" / "micro.s0.png"
+    put_strip(tmp_path, record, 100)
+    write_sheets([record], tmp_path)
+    content, time = path.read_bytes(), path.stat().st_mtime_ns
+    write_sheets([record], tmp_path)
+    assert path.stat().st_mtime_ns == time
+    path.write_bytes(spoil(content))
+    write_sheets([record], tmp_path)
+    assert path.read_bytes() == content
+    put_strip(tmp_path, record, 200)
+    write_sheets([record], tmp_path)
+    assert int(pixels(path)[GAP + 24, -GAP - 24]) == 200
+
+
+def test_colour_is_kept_where_any_cell_has_it(tmp_path: Path) -> None:
+    for name, channels in (("grey", 1), ("colour", 3)):
+        images = np.zeros((2, channels, 8, 8), np.uint8)
+        images[:, 0] = 200
+        (tmp_path / name).write_bytes(strip(images, "0", []))
+    rows = {name: read_strip(tmp_path / name) for name in ("grey", "colour")}
+    shown = np.asarray(sheet(rows))
+    assert shown.shape[2] == 3
+    assert shown[-GAP - 3, -GAP - 3].tolist() == [200, 0, 0]
