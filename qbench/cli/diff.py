@@ -12,7 +12,7 @@ from qbench.cli.options import JsonOption, ResultsOption
 from qbench.errors import QbenchError, ResultsError
 
 if TYPE_CHECKING:
-    from qbench.results.differences import AnyDifference
+    from qbench.results.differences.compare import AnyDifference
 
 ERROR = 2
 SideArgument = Annotated[
@@ -70,7 +70,7 @@ def _compare(first: str, second: str, results: Path, stores: list[Path], toleran
     for folder in stores:
         if not folder.is_dir():
             raise ResultsError(f"--store {folder}: no such folder")
-    from qbench.results.differences import compare
+    from qbench.results.differences.compare import compare
 
     places: list[Path | None] = [*stores] or [None]
     opened = [options.open_store(place, read_only=True) for place in places]

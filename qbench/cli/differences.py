@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-from qbench.results.artefact_differences import ArtefactDifference
-from qbench.results.cell_differences import CellDifference, FigureChange
-from qbench.results.changes import Change, value_text
-from qbench.results.differences import AnyDifference
-from qbench.results.folder_differences import FolderDifference
-from qbench.results.tensor_differences import FileChange, TensorChange
+from qbench.results.differences.artefacts import ArtefactDifference
+from qbench.results.differences.cells import CellDifference, FigureChange
+from qbench.results.differences.changes import Change, value_text
+from qbench.results.differences.compare import AnyDifference
+from qbench.results.differences.folders import FolderDifference
+from qbench.results.differences.tensors import FileChange, TensorChange
 
 SHORT_DIGEST = 12
 FEW, MANY = 3, 20

@@ -7,8 +7,8 @@ from typing import Literal
 from qbench.errors import ResultsError
 from qbench.plan import CellPlan, make_plan
 from qbench.records import Record
-from qbench.results.changes import changes, value_text
 from qbench.results.collect import pending_record
+from qbench.results.differences.changes import changes, value_text
 from qbench.results.reading import place, read_records
 from qbench.suite import Suite
 

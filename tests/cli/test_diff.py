@@ -229,7 +229,7 @@ def test_ctrl_c_is_neither_the_same_nor_different(qbench: Qbench, store: Path, m
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("qbench.results.differences.find_side", interrupted)
+    monkeypatch.setattr("qbench.results.differences.compare.find_side", interrupted)
     answer = qbench("diff", "micro", "micro")
     assert (answer.code, answer.out) == (130, "")
 

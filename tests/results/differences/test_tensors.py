@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import save_file
 
 from qbench.errors import ResultsError
-from qbench.results import tensor_differences
-from qbench.results.changes import Change
-from qbench.results.tensor_differences import FileChange, file_change
+from qbench.results.differences import tensors as tensors_module
+from qbench.results.differences.changes import Change
+from qbench.results.differences.tensors import FileChange, file_change
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ class TestArrays:
         assert found.tensor.largest == 3.0
 
     def test_large_ones_are_compared_piece_by_piece(self, two: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(tensor_differences, "CHUNK_ELEMENTS", 5)
+        monkeypatch.setattr(tensors_module, "CHUNK_ELEMENTS", 5)
         first = np.arange(60.0).reshape(20, 3)
         second = first.copy()
         second[[0, 7, 19]] += [[1.0], [2.0], [0.5]]

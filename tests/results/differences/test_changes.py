@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from qbench.results.changes import ABSENT, LONGEST, Change, changes, value_text
+from qbench.results.differences.changes import ABSENT, LONGEST, Change, changes, value_text
 
 
 def test_they_are_told_by_path_in_the_order_of_the_first():

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from qbench.errors import ResultsError
-from qbench.results.artefact_differences import ArtefactDifference, artefact_difference
-from qbench.results.cell_differences import TOLERANCE, CellDifference, cell_difference
-from qbench.results.folder_differences import FolderDifference, folder_difference
-from qbench.results.sides import ArtefactSide, CellSide, FolderSide, Side, find_side
+from qbench.results.differences.artefacts import ArtefactDifference, artefact_difference
+from qbench.results.differences.cells import TOLERANCE, CellDifference, cell_difference
+from qbench.results.differences.folders import FolderDifference, folder_difference
+from qbench.results.differences.sides import ArtefactSide, CellSide, FolderSide, Side, find_side
 from qbench.store import Store
 
 AnyDifference = CellDifference | FolderDifference | ArtefactDifference

@@ -6,7 +6,7 @@ from typing import Any
 
 from qbench.cell import cell_id
 from qbench.records import Record
-from qbench.results.cell_differences import TOLERANCE, CellDifference, cell_difference
+from qbench.results.differences.cells import TOLERANCE, CellDifference, cell_difference
 from qbench.results.reading import FoundRecords
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from qbench.identity import digest
 from qbench.records import Record
-from qbench.results.cell_differences import FigureChange, cell_difference
-from qbench.results.changes import ABSENT, Change
+from qbench.results.differences.cells import FigureChange, cell_difference
+from qbench.results.differences.changes import ABSENT, Change
 from qbench.store import Manifest, Store
 
 MakeRecord = Callable[..., Record]

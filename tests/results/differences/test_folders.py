@@ -3,7 +3,7 @@ from collections.abc import Callable
 import pytest
 
 from qbench.records import Record
-from qbench.results.folder_differences import folder_difference
+from qbench.results.differences.folders import folder_difference
 from qbench.results.reading import FoundRecords
 
 MakeRecord = Callable[..., Record]

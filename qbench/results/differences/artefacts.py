@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from qbench.errors import DamagedArtefact, ResultsError
-from qbench.results.changes import ABSENT, Change, changes
-from qbench.results.tensor_differences import FileChange, file_change
+from qbench.results.differences.changes import ABSENT, Change, changes
+from qbench.results.differences.tensors import FileChange, file_change
 from qbench.store import Artefact, Manifest, Store
 from qbench.store.artefact import read_artefact
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qbench.errors import ResultsError
-from qbench.results.changes import Change, changes
+from qbench.results.differences.changes import Change, changes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

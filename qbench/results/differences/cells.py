@@ -7,10 +7,10 @@ from typing import Any, Literal
 from qbench.cell import cell_id
 from qbench.errors import DamagedArtefact
 from qbench.records import Record, StageCost
-from qbench.results.artefact_differences import file_changes
-from qbench.results.changes import Change, changes
 from qbench.results.comparing import Difference, difference
-from qbench.results.tensor_differences import FileChange
+from qbench.results.differences.artefacts import file_changes
+from qbench.results.differences.changes import Change, changes
+from qbench.results.differences.tensors import FileChange
 from qbench.stages.curve import Curve
 from qbench.stages.features import Features
 from qbench.stages.profile import Profile

@@ -1,0 +1,1 @@
+"""What differs between two cells, two folders of results or two artefacts."""
