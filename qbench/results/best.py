@@ -24,7 +24,7 @@ class Contest:
         bits: of all rows.
         boundary_bits: of all rows.
         metric: id of the figure.
-        winner: label of the row that is better than every other one for sure; None if there is no such row.
+        winner: label of the row whose interval of the difference from every other one excludes 0; None if there is no such row.
         leaders: the row with the best figure, then all that it cannot be told apart from, best first; empty if nobody
             competes.
         runner_up: label of the row with the second best figure; None if there is none.

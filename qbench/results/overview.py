@@ -28,10 +28,11 @@ from qbench.results.wording import (
 )
 
 HOW_TO_READ = (
-    "Rows of equal bits compete, first for quality, then for fidelity to full precision. In bold is who is best for "
-    "sure: the 95 % interval of its difference from every other row, paired by noise, excludes zero, and all seeds "
-    "agree; beside it stands the difference from the second. Where nobody is, all are named that cannot be told apart "
-    "from the best figure. Calibration is the time for calibration data, weights, activations and correction, on the "
+    "Rows of equal bits compete, first for quality, then for fidelity to full precision. In bold is who is best at the "
+    "seeds that were run: the 95 % interval of its difference from every other row, paired by noise, excludes zero, and "
+    "all seeds agree; beside it stands the difference from the second. Where nobody is, all are named that cannot be "
+    "told apart from the best figure. Intervals are over the images drawn: how another calibration would have turned "
+    "out, only several seeds show, and of one seed nothing is known. Calibration is the time for calibration data, weights, activations and correction, on the "
     "machine of the run, mean over seeds."
 )
 

@@ -23,7 +23,8 @@ function drawOverview(host, route) {
         "p",
         { class: "legend-line" },
         "A method wins only where the interval of its paired difference from every other one excludes zero; " +
-          "otherwise those that cannot be told apart are listed, the best figure first. In the small plots " +
+          "otherwise those that cannot be told apart are listed, the best figure first. Intervals are over the images " +
+          "drawn; how another calibration would have turned out, only several seeds show. In the small plots " +
           "each dot is a method with its 95 % interval (over several seeds: from lowest to highest), and the " +
           "line is full precision."
       ),

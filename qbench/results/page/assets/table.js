@@ -58,8 +58,8 @@ function legendLine() {
     "p",
     { class: "legend-line" },
     "Small print: difference from full precision with its 95 % interval; ≈ marks one that holds zero, so " +
-      "that its sign is not known. Bold: better than every other method of these bits for sure. Figures that " +
-      "end in -to-fp measure fidelity, not quality."
+      "that its sign is not known. Bold: better than every other method of these bits, whichever " +
+      "images are drawn. Figures that end in -to-fp measure fidelity, not quality."
   );
 }
 
