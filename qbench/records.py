@@ -37,7 +37,7 @@ class SuiteInfo(_Part):
 class StandinInfo(_Part):
     """What a tiny model stands in for."""
 
-    workload: Annotated[str, Field(description="label of the workload that it replaces")]
+    workload: Annotated[str, Field(description="public id of the workload that it replaces")]
     metrics: Annotated[dict[str, str], Field(description="for each metric of that workload, what stands in for it")]
 
 

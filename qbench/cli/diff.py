@@ -2,6 +2,7 @@
 
 import json
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,12 +48,17 @@ def diff(
 
     Versions, hardware and seconds alone do not make them differ, nor does a figure within its interval.
     """
+    from qbench.results.differences.folders import FolderDifference
+
     try:
         found = _compare(first, second, results, store or [], tolerance)
     except QbenchError as error:
         if as_json:
             typer.echo(json.dumps({"error": str(error)}, indent=1))
         print(f"qbench: {error}", file=sys.stderr)
+        raise typer.Exit(ERROR) from None
+    except Exception:  # a defect must not be read as "they differ"
+        traceback.print_exc()
         raise typer.Exit(ERROR) from None
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=1, allow_nan=False))
@@ -61,7 +67,8 @@ def diff(
 
         for line in lines_of(found):
             typer.echo(line)
-    raise typer.Exit(0 if found.is_same else 1)
+    undecided = isinstance(found, FolderDifference) and found.is_undecided
+    raise typer.Exit(0 if found.is_same else ERROR if undecided else 1)
 
 
 def _compare(first: str, second: str, results: Path, stores: list[Path], tolerance: float) -> "AnyDifference":

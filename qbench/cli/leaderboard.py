@@ -44,7 +44,7 @@ def leaderboard(
     overlay = _overlay(store) if collect else None
     made = regenerate(results, published, overlay, _processes(results))
     problems = [*made.problems, *(sorted(set(overlay.damaged)) if overlay else [])]
-    counts = _counts(results, made.suites, overlay) if overlay else {}
+    counts = {suite: dict(states) for suite, states in made.states.items()} if collect else {}
     if as_json:
         found = {"suites": made.suites, "problems": problems}
         typer.echo(json.dumps(found | ({"cells": counts} if collect else {}), indent=1))
@@ -67,10 +67,3 @@ def _overlay(store: Path | None) -> "StoreOverlay":
     from qbench.results.collecting import StoreOverlay
 
     return StoreOverlay(options.open_store(store, read_only=True))
-
-
-def _counts(results: Path, suites: tuple[str, ...], overlay: "StoreOverlay") -> dict[str, dict[str, int]]:
-    from qbench.results.collecting import counts_by_state
-    from qbench.results.reading import read_suite_results
-
-    return {suite: counts_by_state(map(overlay, read_suite_results(results / suite).records)) for suite in suites}

@@ -109,6 +109,13 @@ class TestFolders:
         assert lines[3] == "1 cells the same, 1 differ, 1 only in the first, 0 only in the second"
         assert lines[4].startswith("not compared: micro/records/a.json: ")
 
+    def test_what_cannot_be_compared_is_never_called_the_same(self, qbench: Qbench, copy: Path):
+        for folder in (copy, copy.parent / "results"):
+            (folder / "micro" / "records" / f"{W4A8}.json").write_text("{}")
+        answer = qbench("diff", "results", "copy", "--json")
+        assert (answer.code, answer.json["same"], answer.json["same_cells"]) == (2, False, 2)
+        assert len(answer.json["problems"]) == 2
+
     def test_unrelated_ones_say_so_in_a_few_lines(self, qbench: Qbench, copy: Path):
         for index in range(30):
             shutil.copytree(copy / "micro", copy / f"suite-{index}")
@@ -232,6 +239,16 @@ def test_ctrl_c_is_neither_the_same_nor_different(qbench: Qbench, store: Path, m
     monkeypatch.setattr("qbench.results.differences.compare.find_side", interrupted)
     answer = qbench("diff", "micro", "micro")
     assert (answer.code, answer.out) == (130, "")
+
+
+def test_a_defect_is_not_a_difference(qbench: Qbench, store: Path, monkeypatch: pytest.MonkeyPatch):
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("broken")
+
+    monkeypatch.setattr("qbench.results.differences.compare.find_side", broken)
+    answer = qbench("diff", "micro", "micro")
+    assert (answer.code, answer.out) == (2, "")
+    assert "ZeroDivisionError: broken" in answer.err
 
 
 def test_the_commands_in_the_docs_run_on_the_committed_results(monkeypatch: pytest.MonkeyPatch):

@@ -64,6 +64,23 @@ def test_several_processes_write_the_same_and_name_the_same_problems(results: Pa
     assert everything(results) == before
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_picture_that_cannot_be_written_is_named_and_the_tables_are_there(
+    results: Path, make_record: MakeRecord, write_records: WriteRecords, processes: int
+):
+    curve = {"samples": 4, "step_index": [0], "timestep": [5], "teacher_forced": [0.1], "free_running": [0.0, 0.2]}
+    write_records(make_record("drawn", position=2, curve=curve))
+    (results / "micro" / "media" / "curves.micro.svg" / "in-the-way").mkdir(parents=True)
+    made = regenerate(results, processes=processes)
+    assert len(made.problems) == 1
+    assert "curves.micro.svg cannot be written" in made.problems[0]
+    assert str(results) not in made.problems[0]
+    text = (results / "README.md").read_text()
+    assert "curves.micro.svg cannot be written" in text
+    assert "A title" in text
+    assert "| drawn | W4A8 |" in (results / "micro" / "table.md").read_text()
+
+
 def test_it_depends_on_the_records_alone(results: Path):
     regenerate(results)
     before = everything(results)

@@ -24,9 +24,8 @@ QUALITY = ("fd-fashion", "sfd-fashion", "is-fashion")
 FIDELITY = ("mse-to-fp", "psnr-to-fp", "fd-fashion-to-fp")
 STEPS = 20
 GOAL_SECONDS = 20.0
-PATIENCE = 3.0
-"""How much slower a machine may be. It is the processor's time in one process that is measured: what else the machine
-does takes no part in it, but for the caches and the clock that it shares."""
+PATIENCE = 1.25
+"""How much slower a machine of two cores may be that does little else."""
 
 
 def metric_info(name: str) -> dict[str, Any]:

@@ -30,8 +30,13 @@ class FolderDifference:
 
     @property
     def is_same(self) -> bool:
-        """Whether both have the same cells with the same results."""
-        return not (self.only_first or self.only_second or self.differing)
+        """Whether both have the same cells with the same results, and everything in them was compared."""
+        return not (self.only_first or self.only_second or self.differing or self.problems)
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether what was compared is the same, and something could not be compared."""
+        return bool(self.problems) and not (self.only_first or self.only_second or self.differing)
 
     @property
     def is_unrelated(self) -> bool:
