@@ -24,7 +24,8 @@ class Contest:
         bits: of all rows.
         boundary_bits: of all rows.
         metric: id of the figure.
-        winner: label of the row whose interval of the difference from every other one excludes 0; None if there is no such row.
+        winner: label of the row whose interval of the difference from every other one excludes 0; None if there is no
+            such row.
         leaders: the row with the best figure, then all that it cannot be told apart from, best first; empty if nobody
             competes.
         runner_up: label of the row with the second best figure; None if there is none.
@@ -50,10 +51,10 @@ class Contest:
 def contests(records: Sequence[Record], metrics: Iterable[str]) -> list[Contest]:
     """Return who is best at each workload, bits and bits of the first and last layer, in each metric.
 
-    A figure is the mean over seeds. The row with the best one wins only if the intervals of its paired differences
-    from every other row exclude 0 (and all seeds agree); a metric without intervals has no winner. Nothing wins alone.
-    Full precision does not compete, nor does a row that leaves more of the network unquantized than others, or that
-    lacks the figure at a seed which others have.
+    A figure is the mean over the seeds at which any row has it. The row with the best one wins only if the intervals of
+    its paired differences from every other row exclude 0 (and all seeds agree); a metric without intervals has no
+    winner. Nothing wins alone. Full precision does not compete, nor does a row that leaves more of the network
+    unquantized than others, or that lacks the figure at a seed which others have.
 
     Args:
         records: of one suite, in its order.
@@ -75,11 +76,12 @@ def contests(records: Sequence[Record], metrics: Iterable[str]) -> list[Contest]
 
 def _contest(key: ContestKey, metric: str, rows: dict[str, dict[int, Record]]) -> Contest:
     missing = _missing(rows, metric)
-    lower = _lower_coverage({label: seeds for label, seeds in rows.items() if label not in missing})
+    there = {label: _with_figure(seeds, metric) for label, seeds in rows.items() if label not in missing}
+    lower = _lower_coverage(there)
     reasons = missing | lower
     means = {
         label: fsum(record.figures[metric].value for record in seeds.values()) / len(seeds)
-        for label, seeds in rows.items()
+        for label, seeds in there.items()
         if label not in reasons
     }
     is_higher_better = any(
@@ -88,7 +90,7 @@ def _contest(key: ContestKey, metric: str, rows: dict[str, dict[int, Record]]) -
         for record in seeds.values()
     )
     ranking = tuple(sorted(means, key=lambda label: -means[label] if is_higher_better else means[label]))
-    differences = {label: _difference(rows[ranking[0]], rows[label], metric) for label in ranking[1:]}
+    differences = {label: _difference(there[ranking[0]], there[label], metric) for label in ranking[1:]}
     behind = {label for label, found in differences.items() if found is not None and found.is_conclusive}
     leaders = tuple(label for label in ranking if label not in behind)
     return Contest(
@@ -106,14 +108,21 @@ def _contest(key: ContestKey, metric: str, rows: dict[str, dict[int, Record]]) -
 
 def _missing(rows: dict[str, dict[int, Record]], metric: str) -> dict[str, str]:
     """Return rows that lack the figure where others have it, and why."""
-    due = sorted({seed for seeds in rows.values() for seed, record in seeds.items() if _has(record, metric)})
+    due = sorted({seed for seeds in rows.values() for seed in _with_figure(seeds, metric)})
+    several_seeds = len({seed for seeds in rows.values() for seed in seeds}) > 1
     found = {}
     for label, seeds in rows.items():
-        lacking = [seed for seed in due if seed not in seeds or not _has(seeds[seed], metric)]
-        if lacking or not due:
-            named = f" at seed {', '.join(map(str, lacking))}" if len(due) > 1 else ""
-            found[label] = f"{_state(list(seeds.values()), metric)}{named}"
+        lacking = [seed for seed in due if seed not in _with_figure(seeds, metric)]
+        if lacking:
+            named = f" at seed {', '.join(map(str, lacking))}" if several_seeds else ""
+            found[label] = f"{_state([seeds[seed] for seed in lacking if seed in seeds], metric)}{named}"
+        elif not due:
+            found[label] = _state(list(seeds.values()), metric)
     return found
+
+
+def _with_figure(seeds: dict[int, Record], metric: str) -> dict[int, Record]:
+    return {seed: record for seed, record in seeds.items() if _has(record, metric)}
 
 
 def _lower_coverage(rows: dict[str, dict[int, Record]]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Sequence
 from io import StringIO
 from typing import Any
@@ -13,6 +14,9 @@ from qbench.results.costs import device_text
 KEYS = ("workload", "method", "label", "bits", "boundary_bits", "seed")
 PROFILE = ("status", "samples", "size_mb", "coverage_macs", "coverage_parameters", "left_out", "reason")
 CURVE = ("step_index", "timestep", "teacher_forced", "free_running")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+FORMULA = ("=", "+", "-", "@")
+"""What a spreadsheet takes a text for that begins with it."""
 
 
 def figures_csv(records: Sequence[Record], metrics: Iterable[str]) -> str:
@@ -78,9 +82,20 @@ def _keys(record: Record) -> list[Any]:
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Print six significant digits: what lies behind them differs between processors."""
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in rows)
+    writer.writerows([_cell(value) for value in row] for row in (header, *rows))
     return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """Return what stands in a cell: a text in one line that is no formula to a spreadsheet.
+
+    Of a number six significant digits: what lies behind them differs between processors.
+    """
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if not isinstance(value, str):
+        return value
+    text = CONTROL.sub(" ", value)
+    return f"'{text}" if text.lstrip().startswith(FORMULA) else text

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from qbench.records import Record
-from qbench.results.svg import Line, line_of_label, plain, remove_picture, text_width, write_picture
+from qbench.results.svg import Line, line_of_label, plain, remove_others, remove_picture, text_width, write_picture
 from qbench.results.wording import picture_file
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ WIDTH_BESIDE = 1.6
 DECADES = 3
 """Between marked errors, at most so many lie on the axis."""
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+LEAST_DECADE = -300
+"""What is less lies below the axis: soon behind it floating point ends."""
 POINTS = 60
 """Of a line, at most about so many; they decide the size of the file."""
 
@@ -52,19 +54,21 @@ def write_curve_pictures(records: Sequence[Record], folder: Path) -> None:
     """Write ``media/curves.<workload>.svg`` for each workload; where there is no curve, no picture stays.
 
     Args:
-        records: of one suite, in its order.
+        records: of one suite, all of them, in its order: what was drawn of other workloads is removed.
         folder: the suite's.
 
     Raises:
         ResultsError: the folder cannot be written.
     """
-    for workload in dict.fromkeys(record.workload for record in records):
+    workloads = dict.fromkeys(record.workload for record in records)
+    for workload in workloads:
         with_curve = [record for record in records if record.workload == workload and record.curve is not None]
         path = curves_path(folder, workload)
         if with_curve:
             write_picture(path, _inputs(with_curve), partial(draw, with_curve))
         else:
             remove_picture(path)
+    remove_others(folder / "media", "curves", {picture_file("curves", workload) for workload in workloads})
 
 
 def draw(records: Sequence[Record]) -> Figure:
@@ -168,6 +172,7 @@ def _set_axes(top: Sequence[Axes], records: Sequence[Record]) -> None:
         panel.set_yscale("log")
         errors = [error for record in records for error in getattr(record.curve, kind) if error > 0]
         low, high = (floor(log10(min(errors))), ceil(log10(max(errors)))) if errors else (-1, 0)
+        low = max(low, LEAST_DECADE)
         high = max(high, low + 1)
         panel.set_ylim(10.0**low, 10.0**high)
         stride = ceil((high - low) / DECADES)

@@ -21,7 +21,7 @@ from qbench.results.wording import (
     change_text,
     conditions,
     picture_file,
-    spread_text,
+    spread_parts,
     value_text,
 )
 
@@ -91,9 +91,10 @@ def markdown_cell(cell: Cell) -> str:
                 return text.partition(" ")[2]
             return f"{text} {INCONCLUSIVE}" if cell.is_inconclusive else text
         case Spread():
-            text = spread_text(cell.values, cell.seeds, "+" if cell.is_difference else "")
-            mean, gap, rest = text.partition(" ")
-            return f"**{mean}**{gap}{rest}" if cell.is_best else text
+            sign = "+" if cell.is_difference else ""
+            mean, interval, rest = spread_parts(cell.values, cell.seeds, sign, cell.interval)
+            told = f"{interval} {INCONCLUSIVE}" if cell.is_inconclusive else interval
+            return (f"**{mean}**" if cell.is_best else mean) + told + rest
         case _:
             return escaped(cell)
 

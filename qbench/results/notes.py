@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from qbench.metrics.confidence import GROUPS
 from qbench.records import MetricInfo, Record
 from qbench.results.best import Contest
 from qbench.results.wording import (
@@ -19,6 +20,11 @@ from qbench.results.wording import (
 
 MANY = 12
 """Of more layers that were left out, only so many are named."""
+UNPAIRED = (
+    "Rows are paired by noise where both records hold figures without groups of images; where one does not, the "
+    "intervals of their differences from full precision must not overlap. "
+)
+"""What the bold rule does with records of older versions."""
 
 
 class Note(NamedTuple):
@@ -41,26 +47,35 @@ def column_notes(records: Sequence[Record], metrics: Mapping[str, MetricInfo]) -
 def row_notes(records: Sequence[Record], metrics: Mapping[str, MetricInfo], contests: Sequence[Contest]) -> list[Note]:
     """Return how figures, marks and coverage are to be read."""
     notes = []
-    if any(figure.low is not None for record in records for figure in record.figures.values()):
+    figures = [figure for record in records for figure in record.figures.values()]
+    has_intervals = any(figure.low is not None for figure in figures)
+    several_seeds = len({record.seed for record in records}) > 1
+    if has_intervals:
         unpaired = f" (not so for rows marked '{ELSEWHERE}' from other noise)" if _has_external(records) else ""
         notes.append(
             "Brackets are 95 % intervals of the difference from full precision, over the images drawn, paired by "
             f"noise{unpaired} (delete-a-group jackknife, 20 groups), at this number of samples. They do not cover "
             f"calibration or training seeds. Where one holds zero, the difference is {INCONCLUSIVE}: its sign is not "
-            "shown."
+            "known from these images."
         )
-    several_seeds = len({record.seed for record in records}) > 1
     if any(len(contest.ranking) > 1 for contest in contests):
         agreement = " and every seed agrees" if several_seeds else ""
-        where = ", over all seeds" if several_seeds else ""
+        where = ", over all seeds that have one" if several_seeds else ""
+        is_paired = all(len(figure.without) == GROUPS for figure in figures if figure.low is not None)
+        how = ", paired by noise," if is_paired else ""
+        other = "" if is_paired else UNPAIRED
         notes.append(
             f"Bold is the best figure of equal bits{where}, marked only where the 95 % interval of its difference from "
-            f"every other row, paired by noise, excludes zero{agreement}; how many rows there are is not corrected "
-            "for. A row that quantizes less of the network than others, by more than one percent of all MACs, does "
+            f"every other row{how} excludes zero{agreement}; how many rows there are is not corrected for. "
+            f"{other}A row that quantizes less of the network than others, by more than one percent of all MACs, does "
             "not compete, nor does a metric without intervals."
         )
     if several_seeds:
-        notes.append("Seeds set calibration and sampling noise; the trained model is the same for all.")
+        brackets = "the interval of the mean difference stands in brackets, " if has_intervals else ""
+        notes.append(
+            "Seeds set calibration and sampling noise; the trained model is the same for all. Over seeds, "
+            f"{brackets}the lowest and highest seed in parentheses."
+        )
     if any(not is_about_quality(info) for info in metrics.values()):
         notes.append(
             "Columns that end in -to-fp compare with the full-precision images of the same noise: they measure "

@@ -29,11 +29,12 @@ from qbench.results.wording import (
 
 HOW_TO_READ = (
     "Rows of equal bits compete, first for quality, then for fidelity to full precision. In bold is who is best at the "
-    "seeds that were run: the 95 % interval of its difference from every other row, paired by noise, excludes zero, and "
-    "all seeds agree; beside it stands the difference from the second. Where nobody is, all are named that cannot be "
-    "told apart from the best figure. Intervals are over the images drawn: how another calibration would have turned "
-    "out, only several seeds show, and of one seed nothing is known. Calibration is the time for calibration data, weights, activations and correction, on the "
-    "machine of the run, mean over seeds."
+    "seeds that were run: the 95 % interval of its difference from every other row excludes zero, and all seeds "
+    "agree; beside it stands the difference from the second. Rows of the same noise are compared in pairs; records of "
+    "version 1 by their two intervals, which may not overlap. Where nobody is best, all are named that cannot be told "
+    "apart from the best figure. Intervals are over the images drawn: how another calibration would have turned out, "
+    "only several seeds show, and of one seed nothing is known. Calibration is the time for calibration data, weights, "
+    "activations and correction, on the machine of the run, mean over seeds."
 )
 
 
@@ -138,7 +139,8 @@ def _best(contest: Contest, records: Sequence[Record]) -> str:
     if not contest.leaders:
         return "-"
     label = contest.leaders[0]
-    figures = [record.figures[contest.metric].value for record in records if record.label == label]
+    own = [record for record in records if record.label == label]
+    figures = [record.figures[contest.metric].value for record in own if contest.metric in record.figures]
     name = f"**{escaped(label)}**" if contest.winner is not None else escaped(label)
     return f"{name} {_mean(figures)}"
 

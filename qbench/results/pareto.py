@@ -8,11 +8,11 @@ from functools import partial
 from math import ceil
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from qbench.records import Figure as FigureOfRecord
 from qbench.records import MetricInfo, Record
-from qbench.results.svg import Line, line_of_label, plain, remove_picture, text_width, write_picture
+from qbench.results.svg import Line, line_of_label, plain, remove_others, remove_picture, text_width, write_picture
 from qbench.results.table_layout import used_metrics
 from qbench.results.wording import is_about_quality, picture_file
 
@@ -30,6 +30,8 @@ MANY_TIMES = 5.0
 """Figures whose greatest is so many times the least are drawn on a logarithmic axis."""
 SAME_SIZE = 1.01
 """Sizes count as the same up to this ratio: a layer more or less at eight bits is no other choice."""
+A_BYTE = 1e-6
+"""MB: no denoiser is smaller."""
 ASIDE = 0.1
 """Of half the size: how far points may stand aside."""
 FRONT = "#555555"
@@ -81,14 +83,15 @@ def write_pareto_pictures(records: Sequence[Record], metrics: Mapping[str, Metri
     """Write ``media/pareto.<workload>.svg`` for each workload; where there is nothing to choose from, none stays.
 
     Args:
-        records: of one suite, in its order.
+        records: of one suite, all of them, in its order: what was drawn of other workloads is removed.
         metrics: what the columns stand for.
         folder: the suite's.
 
     Raises:
         ResultsError: the folder cannot be written.
     """
-    for workload in dict.fromkeys(record.workload for record in records):
+    workloads = dict.fromkeys(record.workload for record in records)
+    for workload in workloads:
         own = [record for record in records if record.workload == workload]
         path = folder / "media" / picture_file("pareto", workload)
         metric = drawn_metric(own, metrics)
@@ -101,6 +104,7 @@ def write_pareto_pictures(records: Sequence[Record], metrics: Mapping[str, Metri
         drawn = Drawn(workload, metric, metrics[metric].direction, own[0].samples, seeds)
         inputs = [REVISION, drawn, points, baseline, list(lines.items())]
         write_picture(path, inputs, partial(draw, points, baseline, lines, drawn))
+    remove_others(folder / "media", "pareto", {picture_file("pareto", workload) for workload in workloads})
 
 
 def drawn_metric(records: Sequence[Record], metrics: Mapping[str, MetricInfo]) -> str | None:
@@ -117,7 +121,7 @@ def drawn_metric(records: Sequence[Record], metrics: Mapping[str, MetricInfo]) -
 
 
 def points_of(records: Sequence[Record], metric: str) -> list[Point]:
-    """Return what quantized rows have of a figure, over their seeds.
+    """Return what quantized rows have of a figure, over their seeds; a logarithmic axis has no place for size 0.
 
     Args:
         records: of one workload.
@@ -134,6 +138,8 @@ def points_of(records: Sequence[Record], metric: str) -> list[Point]:
         values = [figure.value for figure in figures]
         low, high = (min(values), max(values)) if len(values) > 1 else _interval(figures[0])
         size = max(record.profile.size_mb for record in group if record.profile is not None)
+        if size < A_BYTE:
+            continue
         has_exception = boundary_bits is not None
         points.append(Point(label, weights, activations, has_exception, size, fmean(values), low, high))
     return points
@@ -196,7 +202,7 @@ def draw(points: Sequence[Point], baseline: Sequence[float], lines: Mapping[str,
         f"{plain(drawn.workload)}: quality against size\n{drawn.samples} samples; {over}{_hollow(points)}",
         y=1 - 0.06 / height,
     )
-    handles = [Line2D([], [], color=lines[label].color, marker=_marker(lines[label]), linestyle="") for label in shown]
+    handles = [Line2D([], [], color=lines[label].color, marker=lines[label].marker, linestyle="") for label in shown]
     handles += [Line2D([], [], color=FRONT, linewidth=0.9)]
     names = [*map(plain, shown), "Pareto front"]
     if baseline:
@@ -234,7 +240,7 @@ def _draw_panel(
             [size],
             [point.mean],
             color=line.color,
-            marker=_marker(line),
+            marker=line.marker,
             markersize=5,
             markerfacecolor=line.color if point.has_exception else "white",
             linestyle="",
@@ -259,8 +265,7 @@ def _set_sizes(panels: Sequence[Axes], points: Sequence[Point]) -> None:
     for panel in panels:
         panel.xaxis.set_major_formatter(FuncFormatter(lambda size, _: named.get(round(size, 6), "")))
     least, greatest = min(point.size_mb for point in points), max(point.size_mb for point in points)
-    if least > 0:
-        panels[0].set_xlim(least / 1.25, greatest * 1.25)
+    panels[0].set_xlim(least / 1.25, greatest * 1.25)
 
 
 def _has(record: Record, metric: str) -> bool:
@@ -289,8 +294,3 @@ def _needs_logarithm(values: Sequence[float]) -> bool:
 def _hollow(points: Sequence[Point]) -> str:
     both = len({point.has_exception for point in points}) > 1
     return "; hollow: no exception for the first and last layer" if both else ""
-
-
-def _marker(line: Line) -> Any:
-    """Return a marker for the dashes that the label has in other pictures."""
-    return "o" if line.linestyle == "-" else {4: "s", 1: "^", 5: "D"}.get(int(line.linestyle[1][0]), "o")

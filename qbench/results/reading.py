@@ -3,15 +3,21 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 from qbench.cell import CellKey, cell_id
 from qbench.errors import ResultsError
 from qbench.records import MetricInfo, Record, read_record
+
+NAME_BYTES = 200
+"""A cell's name may have so many: files are named after it, and file systems take 255."""
+LARGEST = 1e100
+"""What is beyond it was never measured, and overflows where it is squared, summed or drawn."""
 
 
 @dataclass(frozen=True)
@@ -130,24 +136,60 @@ def _name(folder: Path) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    text = " ".join(text.split())
+    return text if text.isprintable() else "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def _sound(record: Record, path: Path) -> Record:
     """Return a record that can be shown.
 
     Raises:
-        ResultsError: it names no file that it could have, or holds a number that is none.
+        ResultsError: it names no file that it could have, or holds a number that is none or that nothing can be.
     """
+    length = len(cell_id(record.key).encode(errors="surrogatepass"))
+    if length > NAME_BYTES:
+        raise ResultsError(f"{path}: not a record (the name of its cell has {length} bytes, {NAME_BYTES} are the most)")
     for what, name in (("workload", record.workload), ("label", record.label), ("bits", record.bits)):
         if not name or name.startswith(".") or set(name) & set("/\\\0"):
             raise ResultsError(f"{path}: not a record ({what}: {name!r} cannot be a part of a file's name)")
+        if not all(map(_is_character, name)):
+            raise ResultsError(f"{path}: not a record ({what}: {name!r} holds what is no character)")
+    for what, number in _numbers(record):
+        if abs(number) > LARGEST:
+            raise ResultsError(f"{path}: not a record ({what}: a number beyond {LARGEST:g})")
+    if record.profile is not None and record.profile.size_mb <= 0:
+        raise ResultsError(f"{path}: not a record (profile.size_mb: {record.profile.size_mb:g} is no size)")
     free = [record.environment, record.git, record.suite.overrides]
     try:
         json.dumps([*free, *(info.description for info in record.metrics.values())], allow_nan=False)
     except (ValueError, RecursionError) as error:
         raise ResultsError(f"{path}: cannot be read as a record ({error})") from None
     return record
+
+
+def _is_character(character: str) -> bool:
+    """Whether it is neither a control character, nor half of a pair, nor one of those that Unicode keeps free."""
+    code = ord(character)
+    is_kept_free = code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF
+    return not is_kept_free and category(character) not in ("Cc", "Cs")
+
+
+def _numbers(record: Record) -> Iterator[tuple[str, float]]:
+    """Yield what tables and pictures calculate with, and where it stands."""
+    yield "samples", record.samples
+    for name, figure in record.figures.items():
+        difference = (figure.delta, figure.low, figure.high)
+        yield from ((f"figures.{name}", number) for number in (figure.value, *difference) if number is not None)
+        yield from ((f"figures.{name}.without", number) for number in figure.without)
+    if record.curve is not None:
+        curve = record.curve
+        yield "curve.samples", curve.samples
+        yield from (("curve", number) for number in (*curve.timestep, *curve.teacher_forced, *curve.free_running))
+    if record.profile is not None:
+        profile = record.profile
+        sizes = (profile.size_mb, profile.coverage_macs, profile.coverage_parameters)
+        yield from (("profile", number) for number in sizes)
+    yield from (("stages", number) for cost in record.stages for number in (cost.seconds, cost.peak_memory_mb))
 
 
 def _of_other_suites(records: Mapping[str, Record], folder: Path) -> dict[str, str]:
@@ -209,13 +251,18 @@ def _without_reference(info: MetricInfo) -> dict[str, Any]:
 
 def _protocol(info: MetricInfo) -> str:
     """Return in words what decides a figure: the protocol, settings, weights and the real images."""
-    extractor, reference, metric = (info.description.get(key) or {} for key in ("extractor", "reference", "metric"))
+    extractor, reference, metric = (_mapping(info.description.get(key)) for key in ("extractor", "reference", "metric"))
     parts = [info.protocol]
-    settings = metric.get("settings") if isinstance(metric, dict) else None
+    settings = metric.get("settings")
     parts += [f"settings {json.dumps(settings)}"] if settings else []
-    weights = ", ".join(digest[:12] for digest in extractor.get("weights", {}).values())
+    weights = ", ".join(str(digest)[:12] for digest in _mapping(extractor.get("weights")).values())
     parts += [f"weights {weights}"] if weights else []
     if reference:
         content = str(reference.get("statistics") or reference.get("images") or "")[:12]
         parts.append(f"compared with {reference.get('name')} ({reference.get('samples')}, {content})")
     return ", ".join(parts)
+
+
+def _mapping(found: Any) -> Mapping[str, Any]:
+    """Return a part of a description, which somebody else may have written in another way."""
+    return found if isinstance(found, Mapping) else {}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from hashlib import sha256
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from qbench.errors import ResultsError
 from qbench.records import Record, write_bytes
 
 if TYPE_CHECKING:
@@ -40,11 +41,19 @@ SETTINGS = {
 }
 
 
+DRAWN_FROM = b"<!-- drawn from "
+
+
 class Line(NamedTuple):
     """How a label is drawn."""
 
     color: str
     linestyle: Any
+
+    @property
+    def marker(self) -> str:
+        """What a point has in place of the dashes that the label has in other pictures."""
+        return "o" if self.linestyle == "-" else {4: "s", 1: "^", 5: "D"}.get(int(self.linestyle[1][0]), "o")
 
 
 def write_picture(path: Path, inputs: Any, draw: Callable[[], Figure]) -> None:
@@ -62,7 +71,7 @@ def write_picture(path: Path, inputs: Any, draw: Callable[[], Figure]) -> None:
     """
     drawn_from = _digest(json.dumps(inputs, allow_nan=False).encode())
     if path.is_file():
-        content, mark, stamp = path.read_bytes().rpartition(b"<!-- drawn from ")
+        content, mark, stamp = path.read_bytes().rpartition(DRAWN_FROM)
         if mark + stamp == _stamp(drawn_from, content):
             return
     content = picture(draw)
@@ -70,9 +79,32 @@ def write_picture(path: Path, inputs: Any, draw: Callable[[], Figure]) -> None:
 
 
 def remove_picture(path: Path) -> None:
-    """Remove a picture that there is nothing left to draw of."""
+    """Remove a picture that there is nothing left to draw of.
+
+    Raises:
+        ResultsError: it cannot be removed.
+    """
     if path.is_file():
-        path.unlink()
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ResultsError(f"{path} cannot be removed ({error.strerror})") from error
+
+
+def remove_others(folder: Path, kind: str, kept: Collection[str]) -> None:
+    """Remove pictures of workloads that are gone: unspoilt ones that were drawn here, and nobody else's.
+
+    Args:
+        folder: that holds them.
+        kind: what their names begin with.
+        kept: names of files that have a workload.
+
+    Raises:
+        ResultsError: one cannot be read or removed.
+    """
+    for path in sorted(folder.glob(f"{kind}.*.svg")):
+        if path.name not in kept and _was_drawn_here(path):
+            remove_picture(path)
 
 
 def picture(draw: Callable[[], Figure]) -> bytes:
@@ -119,12 +151,22 @@ def text_width(text: str) -> float:
 
 
 def plain(text: str) -> str:
-    """Keep a name from being read as a formula."""
-    return " ".join(text.split()).replace("$", r"\$")
+    """Keep a name from being read as a formula, and leave out what an SVG has no place for."""
+    return "".join(each for each in " ".join(text.split()) if each.isprintable()).replace("$", r"\$")
+
+
+def _was_drawn_here(path: Path) -> bool:
+    if path.is_symlink() or not path.is_file():
+        return False
+    try:
+        content, _, stamp = path.read_bytes().rpartition(DRAWN_FROM)
+    except OSError as error:
+        raise ResultsError(f"{path} cannot be read ({error.strerror})") from error
+    return DRAWN_FROM + stamp == _stamp(stamp.partition(b",")[0].decode("ascii", "replace"), content)
 
 
 def _stamp(drawn_from: str, content: bytes) -> bytes:
-    return f"<!-- drawn from {drawn_from}, unspoilt {_digest(content)} -->\n".encode()
+    return DRAWN_FROM + f"{drawn_from}, unspoilt {_digest(content)} -->\n".encode()
 
 
 def _digest(content: bytes) -> str:

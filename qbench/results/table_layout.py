@@ -6,11 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 
 from qbench.records import MetricInfo, ProfileInfo, Record
 from qbench.results.best import Contest
+from qbench.results.seeds import change_over_seeds, full_precision_by_seed, interval_of
 from qbench.results.table_model import Cell, Change, Column, Row, Spread, Table, Value
 from qbench.results.verdicts import Verdict
 from qbench.results.wording import BOUNDARY, VARYING, boundary_text, has_interval, is_about_quality, label_text, varying
 
 MINUS_FULL_PRECISION, INTERVAL = "minus full precision", "95 %"
+MINUS_OVER_SEEDS = "minus full precision [95 %] (over seeds)"
 MACS, PARAMETERS, LEFT_OUT, PUBLISHED = "MACs quantized", "parameters quantized", "left out", "published"
 RowName = tuple[str, str, str, int | None]
 """Workload, label, bits, bits of the first and last layer."""
@@ -95,9 +97,11 @@ def seeds_table(
     columns = [METHOD, BITS, *([Column(BOUNDARY)] if has_boundary else []), Column("seeds")]
     leaves_out = _leaves_out(records)
     columns += _profile_columns(leaves_out)
+    intervals = _intervals_over_seeds(groups, full_precision_by_seed(records, records[0].workload), names)
     for name in names:
         columns.append(Column(name, metrics[name].direction))
-        columns += [Column(MINUS_FULL_PRECISION)] if is_about_quality(metrics[name]) else []
+        title = MINUS_OVER_SEEDS if any(each == name for _, each in intervals) else MINUS_FULL_PRECISION
+        columns += [Column(title)] if is_about_quality(metrics[name]) else []
     rows = []
     for key, group in groups.items():
         row: list[Cell] = [label_text(group[0]), group[0].bits]
@@ -109,7 +113,8 @@ def seeds_table(
             row.append(Spread(values, len(group), is_best=(key, name) in marked) if values else _state(group, name))
             if is_about_quality(metrics[name]):
                 deltas = tuple(figure.delta for figure in found if figure.delta is not None)
-                row.append(Spread(deltas, len(group), is_difference=True) if deltas else "-")
+                spread = Spread(deltas, len(group), is_difference=True, interval=intervals.get((key, name)))
+                row.append(spread if deltas else "-")
         rows.append(row)
     return Table(tuple(columns), _grouped(rows, [_group(group[0]) for group in groups.values()]))
 
@@ -203,6 +208,18 @@ def _state(records: Sequence[Record], name: str) -> str:
     if any(name in record.failures for record in records):
         return "failed"
     return "not run" if any(record.status == "pending" for record in records) else "-"
+
+
+def _intervals_over_seeds(
+    groups: Mapping[RowName, Sequence[Record]], full: Mapping[int, Record], names: Sequence[str]
+) -> dict[tuple[RowName, str], tuple[float, float]]:
+    """Return the interval of the mean difference from full precision, by row and metric, where there is one."""
+    found = {
+        (key, name): interval_of(change_over_seeds(cells, full, name))
+        for key, cells in groups.items()
+        for name in names
+    }
+    return {place: interval for place, interval in found.items() if interval is not None}
 
 
 def _change(record: Record, name: str, info: MetricInfo) -> Cell:

@@ -37,7 +37,7 @@ class Change:
 
     @property
     def is_inconclusive(self) -> bool:
-        """Whether its sign is not shown."""
+        """Whether its interval holds zero, so that its sign is not known."""
         if self.interval_only or self.low is None or self.high is None:
             return False
         return self.low <= 0 <= self.high
@@ -52,12 +52,19 @@ class Spread:
         seeds: how many seeds there are.
         is_difference: whether the sign is printed always.
         is_best: whether it is marked as the best of its bits.
+        interval: of their mean; None if there is none.
     """
 
     values: tuple[float, ...]
     seeds: int
     is_difference: bool = False
     is_best: bool = False
+    interval: tuple[float, float] | None = None
+
+    @property
+    def is_inconclusive(self) -> bool:
+        """Whether the interval of their mean holds zero, so that its sign is not known."""
+        return self.interval is not None and self.interval[0] <= 0 <= self.interval[1]
 
 
 Cell = str | Value | Change | Spread

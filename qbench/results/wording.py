@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 from qbench.records import Figure, MetricInfo, Record
@@ -50,22 +51,30 @@ def value_text(value: float) -> str:
     return f"{value:.2f}" if abs(value) >= 1 else f"{value:#.3g}"
 
 
-def spread_text(values: Sequence[float], expected: int, sign: str = "") -> str:
-    """Return mean, lowest and highest with as many digits as tell them apart; it says how many are missing.
+def spread_text(
+    values: Sequence[float], expected: int, sign: str = "", interval: tuple[float, float] | None = None
+) -> str:
+    """Return mean, its interval, lowest and highest with three digits of the largest; it says how many are missing.
 
     Args:
         values: of the seeds that have one.
         expected: how many seeds there are.
         sign: "+" to print the sign always.
+        interval: of the mean; None if there is none.
     """
-    if not values:
-        return "-"
+    return "".join(spread_parts(values, expected, sign, interval)) if values else "-"
+
+
+def spread_parts(
+    values: Sequence[float], expected: int, sign: str = "", interval: tuple[float, float] | None = None
+) -> tuple[str, str, str]:
+    """Return what ``spread_text`` prints: mean; interval; lowest, highest and what is missing."""
     mean, low, high = sum(values) / len(values), min(values), max(values)
-    decimals = decimals_for([mean, low, high])
-    text = f"{mean:{sign}.{decimals}f}"
-    if len(values) > 1:
-        text += f" ({low:{sign}.{decimals}f} to {high:{sign}.{decimals}f})"
-    return text if len(values) == expected else f"{text}, {len(values)} of {expected} seeds"
+    decimals = decimals_for([mean, low, high, *(interval or ())])
+    bounds = f" [{', '.join(f'{bound:.{decimals}f}' for bound in interval)}]" if interval else ""
+    rest = f" ({low:{sign}.{decimals}f} to {high:{sign}.{decimals}f})" if len(values) > 1 else ""
+    rest += "" if len(values) == expected else f", {len(values)} of {expected} seeds"
+    return f"{mean:{sign}.{decimals}f}", bounds, rest
 
 
 def decimals_for(values: Sequence[float]) -> int:
@@ -75,8 +84,8 @@ def decimals_for(values: Sequence[float]) -> int:
 
 
 def is_conclusive(figure: Figure) -> bool:
-    """Whether the interval tells on which side of zero the difference is."""
-    return figure.low is None or figure.high is None or not figure.low <= 0 <= figure.high
+    """Whether there is an interval, and it tells on which side of zero the difference is."""
+    return figure.low is not None and figure.high is not None and not figure.low <= 0 <= figure.high
 
 
 def is_about_quality(info: MetricInfo) -> bool:
@@ -137,8 +146,14 @@ def references(records: Iterable[Record], name: str) -> dict[str, Any]:
 
 
 def picture_file(kind: str, workload: str) -> str:
-    """Return the name of a picture of a workload: of its ``curves``, or the ``pareto`` front."""
-    return f"{kind}.{re.sub(r'[^A-Za-z0-9_+-]', '-', workload)}.svg"
+    """Return the name of a picture of a workload: of its ``curves``, or the ``pareto`` front.
+
+    A label that no suite can give loses its other characters and has a digest behind it, so that no two share a file.
+    """
+    name = re.sub(r"[^A-Za-z0-9_+-]", "-", workload)
+    if name != workload:
+        name += f".{sha256(workload.encode(errors='surrogatepass')).hexdigest()[:8]}"
+    return f"{kind}.{name}.svg"
 
 
 def _boundary_sentence(records: Sequence[Record]) -> str:

@@ -251,3 +251,13 @@ def test_print_shows_every_row_and_no_controls(open_page: Open) -> None:
 def test_an_address_that_leads_nowhere_says_so(open_page: Open) -> None:
     assert texts(open_page("#cell/micro/none"), "h1") == ["There is no such cell"]
     assert texts(open_page("#%E0%A4%A"), "h1") == ["There is no such view"]
+
+
+def test_a_published_figure_stands_beside_ours_with_its_verdict(open_page: Open) -> None:
+    browser = open_page("#table")
+    found = browser.execute_script(
+        "return [...document.querySelectorAll('.results tbody tr')]"
+        ".filter((row) => row.textContent.includes('published')).map((row) => row.textContent)"
+    )
+    assert len(found) == 1
+    assert "published 1.5 (unchecked): reproduced" in found[0]

@@ -150,3 +150,23 @@ class TestSeeds:
         found = only(contests(records, ["distance"]))
         assert (found.winner, found.ranking) == ("a", ("a", "b"))
         assert found.out == (("c", "failed at seed 1"), ("d", "no figure at seed 0"))
+
+    @pytest.mark.parametrize("lost", ["failed", "only the profile is there", "not run"])
+    def test_a_seed_that_nobody_has_yet_does_not_count(self, lost: str, cell: MakeRecord, make_record: MakeRecord):
+        changes: dict[str, dict[str, Any]] = {
+            "failed": {"status": "failed", "reason": "no", "failures": {"distance": "no"}},
+            "only the profile is there": {"status": "pending"},
+            "not run": {"status": "pending", "profile": None},
+        }
+        records = [cell(label, value, seed=0) for label, value in (("a", 1.0), ("b", 3.0))]
+        records += [make_record(label, seed=1, figures={}, **changes[lost]) for label in ("a", "b")]
+        found = only(contests(records, ["distance"]))
+        assert (found.winner, found.ranking, found.out) == ("a", ("a", "b"), ())
+        assert found.difference is not None
+        assert (found.difference.delta, found.difference.seeds) == (-2.0, 1)
+
+    def test_what_is_said_of_a_row_is_of_the_seed_that_it_lacks(self, cell: MakeRecord, make_record: MakeRecord):
+        records = [cell("a", 1.0, seed=0), make_record("a", seed=1, figures={}, status="pending")]
+        records += [make_record("b", seed=0, figures={}, status="pending")]
+        records += [make_record("b", seed=1, figures={}, status="failed", reason="no", failures={"distance": "no"})]
+        assert only(contests(records, ["distance"])).out == (("b", "not run at seed 0"),)

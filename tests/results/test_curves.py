@@ -13,6 +13,7 @@ from xml.dom import minidom
 import matplotlib
 import pytest
 
+from qbench.errors import ResultsError
 from qbench.records import Record
 from qbench.results import curves, pareto, svg
 from qbench.results.curves import curves_path, draw
@@ -138,6 +139,52 @@ class TestFailures:
         assert content(folder, "other") == before
 
 
+class TestWorkloadsThatAreGone:
+    @pytest.fixture
+    def folder(self, make_curve: MakeRecord, write_records: WriteRecords) -> Path:
+        """A suite of which pictures of two workloads were drawn, and one of them is gone."""
+        cells = [make_curve(label, workload=workload) for label in "ab" for workload in ("micro", "other")]
+        folder = write_records(*cells)
+        write_suite_tables(folder)
+        assert len(list((folder / "media").glob("*.other.svg"))) == 2
+        for path in (folder / "records").glob("other.*"):
+            path.unlink()
+        return folder
+
+    def names(self, folder: Path) -> list[str]:
+        write_suite_tables(folder)
+        return sorted(path.name for path in (folder / "media").iterdir())
+
+    def test_nothing_drawn_of_them_stays(self, folder: Path):
+        assert self.names(folder) == ["curves.micro.svg", "pareto.micro.svg"]
+
+    def test_nothing_stays_where_all_are_gone(self, folder: Path):
+        for path in (folder / "records").iterdir():
+            path.unlink()
+        assert self.names(folder) == []
+
+    def test_what_somebody_else_drew_or_changed_is_left_alone(self, folder: Path):
+        media = folder / "media"
+        foreign = {"curves.mine.svg": b"<svg/>", "curves.stamp.svg": b"<svg/><!-- drawn from me, unspoilt you -->\n"}
+        foreign["curves.other.svg"] = content(folder, "other").replace(b"<svg", b"<svg ", 1)
+        foreign |= {"pareto.empty.svg": b"", "curves.other.txt": content(folder), "own.svg": content(folder)}
+        for name, drawn in foreign.items():
+            (media / name).write_bytes(drawn)
+        (media / "curves.link.svg").symlink_to("curves.micro.svg")
+        (media / "curves.folder.svg").mkdir()
+        kept = [*foreign, "curves.link.svg", "curves.folder.svg", "curves.micro.svg", "pareto.micro.svg"]
+        assert self.names(folder) == sorted(kept)
+        assert {name: (media / name).read_bytes() for name in foreign} == foreign
+
+    def test_one_that_cannot_be_removed_is_named(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
+        def refuse(*_: Any, **__: Any) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(Path, "unlink", refuse)
+        with pytest.raises(ResultsError, match=r"curves\.other\.svg cannot be removed \(Permission denied\)"):
+            write_suite_tables(folder)
+
+
 class TestTheFile:
     def test_a_repetition_gives_the_same_bytes(self, make_curve: MakeRecord, write_records: WriteRecords):
         folder = write_records(*[make_curve(label, bits) for label in METHODS[:3] for bits in BITS[:2]])
@@ -186,7 +233,33 @@ class TestTheFile:
         assert not minidom.parseString(drawn).getElementsByTagName("script")
         path = curves_path(Path("results/micro"), HOSTILE)
         assert path.parent == Path("results/micro/media")
-        assert re.fullmatch(r"curves\.[\w+-]+\.svg", path.name)
+        assert re.fullmatch(r"curves\.[\w+-]+\.[0-9a-f]{8}\.svg", path.name)
+
+    def test_labels_that_look_alike_as_file_names_have_one_each(
+        self, make_curve: MakeRecord, write_records: WriteRecords
+    ):
+        workloads = ("tiny-ddim", "tiny ddim", "tiny.ddim", "tiny\u2013ddim")
+        folder = write_records(*[make_curve(f"m{place}", workload=each) for place, each in enumerate(workloads)])
+        write_suite_tables(folder)
+        assert curves_path(folder, workloads[0]).name == "curves.tiny-ddim.svg"
+        assert len(list((folder / "media").iterdir())) == 4
+        text = (folder / "table.md").read_text(encoding="utf-8")
+        for place, each in enumerate(workloads):
+            path = curves_path(folder, each)
+            assert f"m{place}" in words(path.read_bytes())
+            assert f"media/{path.name}" in text
+
+    @pytest.mark.parametrize(
+        "name", ["a\x01b\x1b[31m", "a\ud800", "a\uffff", "\u200b", "--a--b-", "--", "-->", "a\\$x$\\"], ids=ascii
+    )
+    def test_whatever_a_name_holds_a_browser_opens_it(self, make_curve: MakeRecord, name: str):
+        record = make_curve().model_copy(update=dict.fromkeys(("label", "workload", "bits", "method"), name))
+        minidom.parseString(picture(partial(draw, [record])))
+
+    def test_errors_at_the_end_of_floating_point_are_drawn(self, make_curve: MakeRecord):
+        records = [make_curve("least", error=5e-324), make_curve("most", error=1e99)]
+        for each in ([records[0]], [records[1]], records):
+            minidom.parseString(picture(partial(draw, each)))
 
     def test_that_of_the_largest_suite_is_no_burden(self, make_curve: MakeRecord):
         """Seven methods, at two of seven bits in two variants, with three seeds."""

@@ -142,6 +142,37 @@ class TestTheTable:
         place = rows[0].index(r"distance $\downarrow$")
         assert [row[place] for row in rows[1:]] == [r"\textbf{1.50} (1.00 to 2.00)", "3.50 (3.00 to 4.00)"]
         assert "Mean over seeds, lowest to highest." in latex(folder)
+        assert [row[place + 1] for row in rows[1:]] == [
+            "$+$0.50 ($+$0.00 to $+$1.00)",
+            "$+$2.50 ($+$2.00 to $+$3.00)",
+        ]
+        assert r"95\,\%" not in latex(folder).partition("MACs q., ")[0]
+
+    def test_of_several_seeds_the_interval_of_the_mean_difference_is_printed(
+        self, sure: MakeRecord, write_records: WriteRecords
+    ):
+        full = [sure("full-precision", 1.0, bits="W32A32", position=0, seed=seed) for seed in (0, 1)]
+        cells = []
+        for label, value, noise in (("a", 2.0, 0.02), ("b", 1.0, 0.02)):
+            for seed in (0, 1):
+                record = sure(label, value + seed / 10, seed=seed)
+                without = [value + seed / 10 + noise * (-1) ** group for group in range(GROUPS)]
+                figure = record.figures["distance"].model_copy(update={"without": without})
+                cells.append(record.model_copy(update={"figures": {"distance": figure}}))
+        folder = write_records(*full, *cells)
+        write_suite_tables(folder)
+        check(latex(folder))
+        ((_, rows),) = tabulars(latex(folder))
+        place = rows[0].index(r"$\Delta$ (over seeds)")
+        assert [row[place] for row in rows[1:]] == [
+            "-",
+            r"$+1.05 \pm 0.13$ ($+$1.00 to $+$1.10)",
+            r"$+0.050 \pm 0.129^{\circ}$ ($+$0.000 to $+$0.100)",
+        ]
+        assert (
+            r"$\circ$: the interval holds zero; in parentheses the lowest and highest of the seeds. MACs q."
+            in latex(folder)
+        )
 
     def test_what_failed_or_is_missing_says_so(self, make_record: MakeRecord, write_records: WriteRecords):
         failures = dict.fromkeys(("distance", "mse-to-fp"), "out of 100 % luck")

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from qbench.records import Record
+from qbench.results.best import contests
+from qbench.results.leaderboard import regenerate
 from qbench.results.markdown import escaped, item, link, suite_markdown
 from qbench.results.published import Protocol, PublishedFigure, Source
 from qbench.results.tables import write_suite_tables
@@ -89,6 +91,32 @@ class TestTheBest:
         assert [row["MACs quantized"] for row in over_seeds] == ["75.0 %"] * 2
         assert not [row for row in table(text, EACH_SEED) if "**" in row["distance ↓"]]
 
+    def test_winners_of_finished_seeds_are_marked_while_another_is_run(
+        self, cell: MakeRecord, make_record: MakeRecord, write_records: WriteRecords
+    ):
+        rows = [cell(label, value) for label, value in (("a", 2.0), ("b", 4.0))]
+        rows += [make_record(label, status="pending", figures={}, profile=None, seed=1) for label in ("a", "b")]
+        folder = write_records(*rows)
+        regenerate(folder.parent)
+        over_seeds = table(markdown(folder), "Mean over seeds")
+        assert [row["distance ↓"] for row in over_seeds] == ["**2.00**, 1 of 2 seeds", "4.00, 1 of 2 seeds"]
+        assert "**a** 2.00 |" in (folder.parent / "README.md").read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize(
+        ("without", "is_paired"), [([2.0] * GROUPS, True), ([], False)], ids=["groups", "older records"]
+    )
+    def test_only_what_is_paired_is_called_so(self, without: list[float], is_paired: bool, make_record: MakeRecord):
+        records = [
+            make_record(label, figures={"distance": figure | {"low": low, "high": low + 0.5}}, position=position)
+            for position, (label, low) in enumerate((("a", 0.75), ("b", 1.75)))
+            for figure in [{"value": low + 1.25, "delta": low + 0.25, "samples": 12, "without": without}]
+        ]
+        found = contests(records, ["distance"])
+        text = suite_markdown(records, records[0].metrics, contests=found)
+        (bold,) = (line for line in text.splitlines() if line.startswith("- Bold"))
+        assert ("every other row, paired by noise, excludes zero" in bold) is is_paired
+        assert ("intervals of their differences from full precision must not overlap" in bold) is not is_paired
+
     def test_without_rivals_nothing_is_said_of_it(self, cell: MakeRecord, write_records: WriteRecords):
         folder = write_records(cell("a", 2.0))
         write_suite_tables(folder)
@@ -106,6 +134,45 @@ class TestTheBest:
         assert "- c W4A8 (W8 first, last) on micro: 50.0 % of MACs quantized, of others 75.0 %" in text
         assert "- c W4A8 on micro: layer0, layer1, " in text
         assert "layer11 and 2 more\n" in text
+
+
+class TestOverSeeds:
+    def rows(self, cell: MakeRecord, *values: float) -> list[Record]:
+        full = [cell("full-precision", 1.0, bits="W32A32", seed=seed, position=0) for seed in range(len(values))]
+        noise = [0.02 * (-1) ** group for group in range(GROUPS)]
+        return full + [
+            record.model_copy(
+                update={
+                    "figures": {
+                        "distance": record.figures["distance"].model_copy(
+                            update={"without": [record.figures["distance"].value + each for each in noise]}
+                        )
+                    }
+                }
+            )
+            for record in (cell("a", value, seed=seed) for seed, value in enumerate(values))
+        ]
+
+    def test_the_interval_of_the_mean_difference_stands_before_the_range(self, cell: MakeRecord):
+        records = self.rows(cell, 2.0, 3.0)
+        full, row = table(suite_markdown(records, records[0].metrics), "Mean over seeds")
+        # Of one seed 2.093 * sqrt(19 / 20 * 20 * 0.02 ** 2) = 0.1825, of the mean of two that by the root of two.
+        assert full[r"minus full precision \[95 %\] (over seeds)"] == "-"
+        assert row[r"minus full precision \[95 %\] (over seeds)"] == "+1.50 [1.37, 1.63] (+1.00 to +2.00)"
+
+    def test_one_that_holds_zero_is_inconclusive(self, cell: MakeRecord):
+        records = self.rows(cell, 1.0, 1.1)
+        text = suite_markdown(records, records[0].metrics)
+        _, row = table(text, "Mean over seeds")
+        assert row[r"minus full precision \[95 %\] (over seeds)"] == (
+            "+0.050 [-0.079, 0.179] inconclusive (+0.000 to +0.100)"
+        )
+        assert "the difference is inconclusive: its sign is not known from these images." in text
+
+    def test_without_full_precision_there_is_none(self, cell: MakeRecord):
+        records = self.rows(cell, 2.0, 3.0)[1:]
+        *_, row = table(suite_markdown(records, records[0].metrics), "Mean over seeds")
+        assert row["minus full precision"] == "+1.50 (+1.00 to +2.00)"
 
 
 class TestMissingCells:

@@ -74,6 +74,11 @@ class TestPoints:
         ]
         assert points_of(records, "distance") == []
 
+    def test_size_0_has_no_place_on_a_logarithmic_axis(self, cell: MakeRecord, make_record: MakeRecord):
+        records = [cell(label, "W4A8", size, 2.0) for label, size in (("a", 0.0), ("b", 1e-9), ("c", -1.0), ("d", 0.5))]
+        assert [each.label for each in points_of(records, "distance")] == ["d"]
+        assert drawn_metric(records, make_record().metrics) is None
+
     def test_the_first_metric_of_quality_that_two_rows_have_is_drawn(self, cell: MakeRecord, make_record: MakeRecord):
         metrics = make_record().metrics
         turned = dict(reversed(metrics.items()))
@@ -104,6 +109,18 @@ class TestTheFile:
         drawn = DRAWN._replace(workload=hostile, metric=hostile)
         svg = picture(partial(draw, points, [0.5], lines, drawn))
         assert not minidom.parseString(svg).getElementsByTagName("script")
+
+    @pytest.mark.parametrize("name", ["a\x01b\x1b[31m", "a\ud800", "\u200b", "--a--b-", "-->"], ids=ascii)
+    def test_whatever_a_name_holds_a_browser_opens_it(self, name: str):
+        points = [point(1.0, 1.0)._replace(label=name, weights=name, activations=name), point(2.0, 0.5)]
+        lines = dict.fromkeys(("a", name), Line("#1f77b4", "-"))
+        drawn = DRAWN._replace(workload=name, metric=name)
+        minidom.parseString(picture(partial(draw, points, [0.5], lines, drawn)))
+
+    @pytest.mark.parametrize("values", [(5e-324, 1e100), (-1e100, 1e100), (1e100, 1e100)])
+    def test_numbers_at_the_end_of_what_is_read_are_drawn(self, values: tuple[float, float]):
+        points = [point(size, value) for size, value in zip((1e-6, 1e100), values, strict=True)]
+        minidom.parseString(picture(partial(draw, points, [], {"a": Line("#1f77b4", "-")}, DRAWN)))
 
 
 class TestTheDrawing:

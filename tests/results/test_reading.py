@@ -11,6 +11,7 @@ import pytest
 
 from qbench.errors import ResultsError
 from qbench.records import Record, write_record
+from qbench.results.leaderboard import regenerate
 from qbench.results.reading import read_records, read_suite_results, without_folder
 
 MakeRecord = Callable[..., Record]
@@ -77,8 +78,7 @@ class TestWhatIsNoRecord:
 
     def test_a_file_name_of_several_lines_stays_one(self, folder: Path):
         (folder / "records" / "a\n# b\x1b[31m.json").write_text("{}")
-        (problem,) = read_suite_results(folder).unreadable
-        assert "\n" not in problem
+        assert the_problem(folder).startswith("micro/records/a # b\\x1b[31m.json: ")
 
     def test_the_place_is_the_same_wherever_it_is_read_from(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
         (folder / "records" / "a.json").write_text("{}")
@@ -127,6 +127,52 @@ class TestNumbersThatAreNone:
         assert labels(folder) == ["full-precision"]
 
 
+class TestNumbersThatNothingIs:
+    @pytest.mark.parametrize("number", [2e100, -1e308, 10**101])
+    @pytest.mark.parametrize(
+        ("place", "named"),
+        [
+            (("samples",), "samples"),
+            (("figures", "distance", "value"), "figures.distance"),
+            (("figures", "distance", "delta"), "figures.distance"),
+            (("figures", "distance", "low"), "figures.distance"),
+            (("figures", "distance", "high"), "figures.distance"),
+            (("figures", "distance", "without", 3), "figures.distance.without"),
+            (("curve", "teacher_forced", 1), "curve"),
+            (("curve", "free_running", 2), "curve"),
+            (("curve", "timestep", 0), "curve"),
+            (("profile", "size_mb"), "profile"),
+            (("profile", "coverage_macs"), "profile"),
+            (("stages", 0, "seconds"), "stages"),
+        ],
+        ids=str,
+    )
+    def test_a_record_with_one_is_named(self, folder: Path, place: tuple[str | int, ...], named: str, number: float):
+        if "curve" in place:
+            number = abs(number)
+        if place in (("samples",), ("curve", "timestep", 0)):
+            number = int(number)
+
+        def spoil(raw: Any) -> None:
+            raw["figures"]["distance"]["without"] = [1.0] * 20
+            errors = {"teacher_forced": [0.1, 0.2], "free_running": [0.0, 0.1, 0.2]}
+            raw["curve"] = {"samples": 12, "step_index": [0, 1], "timestep": [10, 0], **errors}
+            for key in place[:-1]:
+                raw = raw[key]
+            raw[place[-1]] = number
+
+        rewritten(folder, spoil)
+        problem = f"micro/records/{NAME}: not a record ({named}: a number beyond 1e+100)"
+        assert regenerate(folder.parent).problems == (problem,)
+        assert labels(folder) == ["full-precision"]
+
+    @pytest.mark.parametrize("size", [0, -3.0])
+    def test_a_size_that_is_none_is_named(self, folder: Path, size: float):
+        rewritten(folder, lambda raw: raw["profile"].update(size_mb=size))
+        assert the_problem(folder) == f"micro/records/{NAME}: not a record (profile.size_mb: {size:g} is no size)"
+        assert labels(folder) == ["full-precision"]
+
+
 class TestAlteredRecords:
     def test_one_that_does_not_vouch_for_its_digest_is_named(self, folder: Path):
         rewritten(folder, lambda raw: raw["description"]["workload"].update(name="other"))
@@ -139,6 +185,30 @@ class TestAlteredRecords:
         rewritten(folder, lambda raw: raw.update({key: name}))
         assert f"({key}: {name!r} cannot be a part of a file's name)" in the_problem(folder)
         assert labels(folder) == ["full-precision"]
+
+    @pytest.mark.parametrize("key", ["workload", "label", "bits"])
+    @pytest.mark.parametrize(
+        "name", ["a\nb", "a\x1b[31m", "a\x7f", "a\x85b", "a\ud800b", "a\ufffe", "\ufdd0", "\U0001ffff"]
+    )
+    def test_a_name_of_what_is_no_character_is_refused(self, folder: Path, key: str, name: str):
+        rewritten(folder, lambda raw: raw.update({key: name}))
+        assert the_problem(folder) == f"micro/records/{NAME}: not a record ({key}: {name!r} holds what is no character)"
+        assert regenerate(folder.parent).problems == (the_problem(folder),)
+        assert labels(folder) == ["full-precision"]
+
+    @pytest.mark.parametrize("key", ["workload", "label", "bits"])
+    @pytest.mark.parametrize("name", ["a" * 260, "\u00e9" * 100, "\ud800" * 70])
+    def test_a_name_that_no_file_can_have_is_refused(self, folder: Path, key: str, name: str):
+        rewritten(folder, lambda raw: raw.update({key: name}))
+        reason = r"not a record \(the name of its cell has \d+ bytes, 200 are the most\)"
+        assert re.fullmatch(f"micro/records/{NAME}: {reason}", the_problem(folder))
+        assert regenerate(folder.parent).problems == (the_problem(folder),)
+        assert labels(folder) == ["full-precision"]
+
+    def test_the_longest_name_is_no_problem_to_anything(self, folder: Path):
+        rewritten(folder, lambda raw: raw.update(workload="w.\u00e9" + "w" * (200 - len("w.\u00e9?.round.W4A8.s0"))))
+        assert regenerate(folder.parent).problems == ()
+        assert labels(folder) == ["full-precision", "round"]
 
     def test_names_that_are_text_to_a_page_are_none_of_its_business(
         self, make_record: MakeRecord, write_records: WriteRecords
@@ -217,6 +287,22 @@ def test_two_protocols_name_the_folder_and_not_the_machine(
     raw = make_record("third", position=2).model_dump(mode="json")
     raw["metrics"]["distance"]["protocol"] = "Q"
     write_records(Record.model_validate(raw))
+    with pytest.raises(ResultsError, match=r"^micro: 'distance' stands for two protocols"):
+        _ = read_suite_results(folder).metrics
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        {"extractor": {"weights": {"a": 1}}, "reference": {"samples": "x", "statistics": 5}},
+        {"extractor": {"weights": ["a"]}, "reference": ["samples"], "metric": []},
+        {"extractor": ["weights"], "metric": "m"},
+        {"extractor": 1, "metric": {"settings": 1}},
+    ],
+    ids=str,
+)
+def test_two_protocols_are_named_whatever_describes_them(folder: Path, description: dict[str, Any]):
+    rewritten(folder, lambda raw: raw["metrics"]["distance"].update(description=description))
     with pytest.raises(ResultsError, match=r"^micro: 'distance' stands for two protocols"):
         _ = read_suite_results(folder).metrics
 

@@ -64,12 +64,32 @@ class TestCsv:
         self, make_record: MakeRecord, write_records: WriteRecords
     ):
         profile = {"size_mb": 0.5, "coverage_macs": 0.5, "coverage_parameters": 0.25, "left_out": ["conv_in", "out"]}
-        bad = failed(make_record, 'sample: "no"\nmore', label="bad", position=2)
+        bad = failed(make_record, 'sample: "no"\r\nmore\rand\x00more', label="bad", position=2)
         folder = write_records(make_record(profile=profile), bad)
         write_suite_tables(folder)
         row, other = rows(folder)
         assert (row["coverage_parameters"], row["left_out"], row["reason"]) == ("0.25", "conv_in out", "")
-        assert (other["coverage_parameters"], other["left_out"], other["reason"]) == ("", "", 'sample: "no"\nmore')
+        assert (other["coverage_parameters"], other["left_out"], other["reason"]) == (
+            "",
+            "",
+            'sample: "no"  more and more',
+        )
+        assert (folder / "table.csv").read_bytes().count(b"\n") == 3
+        assert b"\r" not in (folder / "table.csv").read_bytes()
+
+    @pytest.mark.parametrize("text", ["=1+2|x", "+1", "-x", "@x", " =1", "\t=1"])
+    def test_no_text_is_a_formula_to_a_spreadsheet(
+        self, make_record: MakeRecord, write_records: WriteRecords, text: str
+    ):
+        metric = make_record().metrics["distance"]
+        bad = failed(make_record, text, label="=bad", method="@bad", metrics={"=metric": metric})
+        good = make_record(figures={"distance": {"value": -1.5, "delta": -2.0, "samples": 12}}, position=2)
+        folder = write_records(bad, good)
+        write_suite_tables(folder)
+        row, other = rows(folder)
+        assert (row["label"], row["method"], row["reason"]) == ("'=bad", "'@bad", f"'{text}".replace("\t", " "))
+        assert "'=metric" in row
+        assert (other["distance"], other["distance_delta"]) == ("-1.5", "-2")
 
     def test_it_has_one_row_for_each_cell_in_the_order_of_the_suite(
         self, make_record: MakeRecord, write_records: WriteRecords

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import fsum
 from typing import Any
 
 from qbench.records import Record
 from qbench.results.page.cells import cost_data, figure_data, rounded
+from qbench.results.seeds import change_over_seeds, full_precision_by_seed, interval_of
 from qbench.results.wording import is_about_quality, spread_text
 
 
@@ -31,13 +32,14 @@ def row_data(records: Sequence[Record], places: Sequence[int], metrics: Sequence
     cells = [records[place] for place in places]
     row: dict[str, Any] = {"cells": [first + place for place in places]}
     if len(cells) > 1:
-        row["figures"] = [_mean(cells, name) for name in metrics]
+        full = full_precision_by_seed(records, cells[0].workload)
+        row["figures"] = [_mean(cells, full, name) for name in metrics]
         row["calibration"] = cost_data(cells)
     return row
 
 
-def _mean(cells: Sequence[Record], name: str) -> Any:
-    """Return a figure over seeds in the form of ``figure_data``; low and high are those of the seeds."""
+def _mean(cells: Sequence[Record], full: Mapping[int, Record], name: str) -> Any:
+    """Return a figure over seeds in the form of ``figure_data``; the interval is that of the mean difference."""
     figures = [cell.figures[name] for cell in cells if name in cell.figures and name not in cell.failures]
     if not figures:
         return figure_data(cells[0], name)
@@ -46,7 +48,10 @@ def _mean(cells: Sequence[Record], name: str) -> Any:
     deltas = [figure.delta for figure in figures if figure.delta is not None]
     info = cells[0].metrics.get(name)
     if not deltas or info is None or not is_about_quality(info):
-        return [rounded(value), text, "", None, None, None, True]
-    told = spread_text(deltas, len(cells), sign="+")
-    bounds = [rounded(each) for each in (fsum(deltas) / len(deltas), min(deltas), max(deltas))]
-    return [rounded(value), text, told, *bounds, min(deltas) > 0 or max(deltas) < 0]
+        return [rounded(value), text, "", None, None, None, False]
+    change = change_over_seeds(cells, full, name)
+    interval = interval_of(change)
+    told = spread_text(deltas, len(cells), "+", interval)
+    bounds = [None, None] if interval is None else [rounded(each) for each in interval]
+    is_conclusive = change is not None and change.is_conclusive
+    return [rounded(value), text, told, rounded(fsum(deltas) / len(deltas)), *bounds, is_conclusive]

@@ -77,6 +77,12 @@ def test_an_interval_around_zero_is_not_conclusive(make_record: MakeRecord) -> N
     assert shown(make_record(figures={"distance": figure}))["cells"][0]["figures"][0][-1] is False
 
 
+def test_without_an_interval_nothing_is_conclusive(make_record: MakeRecord) -> None:
+    figure = {"value": 1.5, "delta": 0.1, "samples": 12}
+    found = shown(make_record(figures={"distance": figure}))["cells"][0]["figures"][0]
+    assert found[3:] == [0.1, None, None, False]
+
+
 def test_what_cells_share_is_there_once(make_record: MakeRecord) -> None:
     one = shown(make_record())
     many = shown(*(make_record(f"method-{nth}", position=nth) for nth in range(50)))
@@ -96,8 +102,33 @@ def test_rows_over_seeds_have_the_mean_and_the_range(make_record: MakeRecord) ->
     assert "figures" not in rows[0]  # they are those of its cell
     value, text, difference, delta, low, high, is_conclusive = rows[1]["figures"][0]
     assert (value, text) == (2.5, "2.50 (1.00 to 4.50)")
-    assert (difference, delta, low, high) == ("+1.50 (+0.00 to +3.50)", 1.5, 0.0, 3.5)
+    assert (difference, delta, low, high) == ("+1.50 (+0.00 to +3.50)", 1.5, None, None)  # there is no full precision
     assert is_conclusive is False
+
+
+@pytest.mark.parametrize(
+    ("values", "noise", "is_conclusive"),
+    [((2.0, 3.0), 0.01, True), ((2.0, 3.0), 1.0, False), ((0.5, 3.0), 0.01, False)],
+    ids=["sure", "not over the images", "seeds disagree"],
+)
+def test_rows_over_seeds_are_conclusive_as_their_mean_difference_is(
+    make_record: MakeRecord, values: tuple[float, ...], noise: float, is_conclusive: bool
+) -> None:
+    def cell(label: str, value: float, spread: float, **changes: Any) -> Record:
+        figure = {"value": value, "samples": 12, "without": [value + spread * (-1) ** group for group in range(20)]}
+        figure |= {} if label == "full-precision" else {"delta": value - 1}
+        return make_record(label, figures={"distance": figure}, **changes)
+
+    full = [cell("full-precision", 1.0, 0.0, seed=seed, bits="W32A32") for seed in (0, 1)]
+    records = [*full, *(cell("round", value, noise, seed=seed) for seed, value in enumerate(values))]
+    baseline, row = (each["figures"][0] for each in shown(*records)["rows"])
+    assert baseline[2:] == ["", None, None, None, False]
+    _, _, text, delta, low, high, found = row
+    assert found is is_conclusive
+    assert delta == sum(values) / 2 - 1
+    half = 2.093024 * (19 * noise**2) ** 0.5 / 2**0.5
+    assert (low, high) == pytest.approx((delta - half, delta + half), rel=1e-4)
+    assert text.startswith(f"+{delta:.2f} [")
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_ends(make_record: MakeRecord) -> None:

@@ -77,6 +77,18 @@ function contestOf(row, metric) {
   return row.suite.contestOfKey.get(key(row, metric));
 }
 
+/** Return the verdicts on a row; on one over several seeds, those on its first cell. */
+function verdictsOf(row) {
+  if (!row.suite.verdictsOfCell) {
+    row.suite.verdictsOfCell = new Map();
+    for (const verdict of row.suite.verdicts) {
+      if (!row.suite.verdictsOfCell.has(verdict.cell)) row.suite.verdictsOfCell.set(verdict.cell, []);
+      row.suite.verdictsOfCell.get(verdict.cell).push(verdict);
+    }
+  }
+  return row.suite.verdictsOfCell.get(row.cells[0].id) || [];
+}
+
 /** Whether rows of a workload differ in the bits of the first and last layer. */
 function boundaryVaries(rows) {
   return unique(rows.filter((row) => !row.bits.startsWith("W32")).map((row) => row.boundary)).length > 1;

@@ -31,8 +31,8 @@ function drawNotes(host) {
     list(
       unique([
         ...SUITES.flatMap((suite) => suite.notes),
-        "On this page ≈ stands before a difference whose interval holds zero; over several seeds, before " +
-          "one that has not the same sign at every seed.",
+        "On this page ≈ stands before a difference whose interval holds zero; over several seeds, also where " +
+          "seeds differ in its sign. A difference without an interval is neither marked nor coloured.",
         "Calibration: seconds of the stages before anything is sampled, on the machine of the record. Work " +
           "that cells share is counted in full in each.",
       ]),

@@ -25,7 +25,7 @@ function drawOverview(host, route) {
         "A method wins only where the interval of its paired difference from every other one excludes zero; " +
           "otherwise those that cannot be told apart are listed, the best figure first. Intervals are over the images " +
           "drawn; how another calibration would have turned out, only several seeds show. In the small plots " +
-          "each dot is a method with its 95 % interval (over several seeds: from lowest to highest), and the " +
+          "each dot is a method with its 95 % interval (over several seeds: of the mean difference), and the " +
           "line is full precision."
       ),
       (named.length ? named : SUITES).map((suite) => overviewOfSuite(suite, metric)),

@@ -1,13 +1,16 @@
 // How figures and rows are written, in every table alike.
 
-/** Return the difference of a figure from full precision; one whose interval holds zero is marked and not coloured. */
+/** Return a difference from full precision: coloured where its sign is sure, marked where an interval leaves it open. */
 function difference(figure, metric) {
   const text = differenceOf(figure);
   if (!text) return null;
   if (!metric.quality) return el("span", { class: "diff" }, text);
-  if (!isConclusive(figure)) return el("span", { class: "diff open" }, `≈ ${text}`);
+  const [change, range] = text.split(/ (?=\()/);
+  const below = range ? el("span", { class: "diff" }, range) : null;
+  if (rangeOf(figure) === null) return el("span", { class: "diff" }, change, below);
+  if (!isConclusive(figure)) return el("span", { class: "diff open" }, `≈ ${change}`, below);
   const isBetter = deltaOf(figure) < 0 === (metric.direction === "lower");
-  return el("span", { class: `diff ${isBetter ? "better" : "worse"}` }, text);
+  return el("span", { class: `diff ${isBetter ? "better" : "worse"}` }, change, below);
 }
 
 /** Return a figure's text; the range over seeds is set small. */
@@ -22,7 +25,19 @@ function figureContents(row, metric, withDifference) {
   if (!isFigure(figure)) return el("span", { class: figure === "failed" ? "bad" : "muted" }, textOf(figure));
   const isBest = contestOf(row, metric.id)?.winner === row.label && !row.full;
   const value = valueText(figure);
-  return [isBest ? el("strong", { class: "best" }, value) : value, withDifference ? difference(figure, metric) : null];
+  return [
+    isBest ? el("strong", { class: "best" }, value) : value,
+    withDifference ? difference(figure, metric) : null,
+    publishedLine(row, metric),
+  ];
+}
+
+/** Return what a paper says of this very figure, and the verdict; the paper that is named first has the word. */
+function publishedLine(row, metric) {
+  const verdict = verdictsOf(row).find((each) => each.metric === metric.id && each.measuredMetric === metric.id);
+  if (!verdict) return null;
+  const unchecked = verdict.checked ? "" : " (unchecked)";
+  return el("span", { class: "diff" }, `published ${verdict.published}${unchecked}: ${verdict.kind}`);
 }
 
 const STATE_TEXT = { complete: "complete", failed: "failed", pending: "not run" };
