@@ -35,10 +35,11 @@ def test_the_smallest_shipped_suite_from_its_name_to_its_table(qbench: Qbench, w
     assert float(w4a32["size_mb"]) < float(full["size_mb"]) / 4
     assert float(full["coverage_macs"]) == 0 < float(w4a32["coverage_macs"]) <= 1
     folder = workplace / "results" / "smoke"
-    for name in ("table.md", "curves.csv", "costs.csv", "protocols.json"):
+    for name in ("table.md", "table.tex", "curves.csv", "costs.csv", "protocols.json"):
         assert (folder / name).stat().st_size > 0
     assert {path.name for path in (folder / "media").iterdir()} == {
         "curves.tiny-ddim.svg",
+        "pareto.tiny-ddim.svg",
         "strips",
         "tiny-ddim.s0.png",
     }
@@ -260,7 +261,7 @@ class TestFailures:
             "full-precision": "",
         }
         text = (workplace / "results" / "micro" / "table.md").read_text(encoding="utf-8")
-        assert "| raises | W4A32 | - | - | failed |" in text
+        assert "| raises | W4A32 | - | - | - | failed |" in text
         assert "no luck with &lt;script&gt;alert(1)&lt;/script&gt; \\| these weights" in text
         assert "<script" not in text
         assert "failed" in answer.out

@@ -282,7 +282,7 @@ class TestTwoProcesses:
         answer = qbench("run", suite)
         assert answer.code == 0, answer.err
         names = sorted(path.name for path in (workplace / "results" / "micro" / "media").iterdir())
-        assert names == ["curves.micro.svg", "micro.s0.png", "strips"]
+        assert names == ["curves.micro.svg", "micro.s0.png", "pareto.micro.svg", "strips"]
 
 
 class TestDamage:
