@@ -19,8 +19,8 @@ def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-def _characters(text: str) -> str:
-    """Refuse half of a character, which YAML can express and no file can hold."""
+def characters(text: str) -> str:
+    """Return a text; refuse half of a character, which YAML can express and no file can hold."""
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise ValueError("holds code points that are no characters")
     return text
@@ -131,7 +131,7 @@ class SuiteSchema(Settings):
     """
 
     name: Annotated[Label, Field(description="results go to results/<name>")]
-    title: Annotated[str, AfterValidator(_characters), Field(description="headline of the tables")] = ""
+    title: Annotated[str, AfterValidator(characters), Field(description="headline of the tables")] = ""
     include: Annotated[tuple[str, ...], Field(description="other suites whose cells come after its own")] = ()
     workloads: Annotated[
         tuple[Annotated[WorkloadEntry, BeforeValidator(_named)], ...], Field(description="what is quantized")

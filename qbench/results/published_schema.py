@@ -10,17 +10,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from qbench.bits import BitWidth
 from qbench.errors import SuiteError
 from qbench.settings import Settings
+from qbench.suite_schema import characters
 
 UNKNOWN = "unknown"
 """What a file says where its source does not tell."""
 Number = Annotated[float, Field(strict=True)]
-
-
-def _characters(text: str) -> str:
-    """Refuse half of a character, which YAML can express and no file can hold."""
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("holds code points that are no characters")
-    return text
 
 
 def _bits(text: str) -> str:
@@ -34,7 +28,7 @@ def _bits(text: str) -> str:
     return str(bits)
 
 
-Text = Annotated[str, AfterValidator(_characters)]
+Text = Annotated[str, AfterValidator(characters)]
 Name = Annotated[Text, Field(min_length=1, max_length=200)]
 
 
