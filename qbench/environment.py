@@ -37,6 +37,7 @@ def environment(device: str) -> dict[str, Any]:
         "versions": versions(),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # which decide the last digit, and so what is learned
         "cores": os.cpu_count(),
         "device": device,
         "device_name": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
