@@ -16,7 +16,8 @@ from qbench.errors import ResultsError
 from qbench.records import MetricInfo, Record, write_text
 from qbench.results.collecting import counts_by_state
 from qbench.results.overview import overview
-from qbench.results.page.document import write_page
+from qbench.results.page.data import page_data
+from qbench.results.page.document import page as page_text
 from qbench.results.reading import without_folder
 from qbench.results.tables import SuiteReport, draw_pictures, make_report, write_texts
 
@@ -83,19 +84,20 @@ def regenerate(
                 continue
             problems += report.results.unreadable
             reports.append(report)
-        for folder, wait in drawn:
+        shown = page_data(
+            [report.results for report in reports],
+            {report.results.folder.name: report.verdicts for report in reports},
+            {report.results.folder.name: report.contests for report in reports},
+            problems,
+        )
+        for folder, wait in drawn:  # last, since pictures are drawn beside all this
             try:
                 wait()
             except ResultsError as error:  # the tables stand without a picture
                 problems.append(without_folder(str(error), folder))
+                shown["problems"].append(problems[-1])
     write_text(readme, overview(SIGNATURE, reports, problems))
-    write_page(
-        page,
-        [report.results for report in reports],
-        {report.results.folder.name: report.verdicts for report in reports},
-        {report.results.folder.name: report.contests for report in reports},
-        problems,
-    )
+    write_text(page, page_text(shown))
     return Leaderboard(
         tuple(folder.name for folder in folders),
         tuple(dict.fromkeys(problems)),

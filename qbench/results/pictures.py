@@ -92,10 +92,11 @@ def sheet(rows: Mapping[str, Strip]) -> Image:
     for row, (label, (info, strip)) in enumerate(rows.items()):
         top = GAP + row * step_y
         draw.text((GAP, top + height * zoom // 2 - 6), label, fill="black", font=font)
+        larger = strip.convert(mode).resize((strip.width * zoom, strip.height * zoom), Image.Resampling.NEAREST)
+        tile = info.width * zoom
         for column in range(info.count):
-            tile = strip.crop((column * info.width, 0, (column + 1) * info.width, info.height)).convert(mode)
-            tile = tile.resize((info.width * zoom, info.height * zoom), Image.Resampling.NEAREST)
-            made.paste(tile, (left + column * step_x, top))
+            image = larger.crop((column * tile, 0, (column + 1) * tile, larger.height))
+            made.paste(image, (left + column * step_x, top))
     return made
 
 

@@ -40,7 +40,7 @@ def embedded_strips(
             continue
         info, image = found
         content = BytesIO()
-        (image if image.mode in ("L", "RGB") else image.convert("RGB")).save(content, format="PNG", optimize=True)
+        (image if image.mode in ("L", "RGB") else image.convert("RGB")).save(content, format="PNG", compress_level=6)
         strips.append(
             {
                 "png": b64encode(content.getvalue()).decode("ascii"),
