@@ -17,7 +17,7 @@ from qbench.records import MetricInfo, Record, write_text
 from qbench.results.collecting import counts_by_state
 from qbench.results.overview import overview
 from qbench.results.page.data import page_data
-from qbench.results.page.document import page as page_text
+from qbench.results.page.document import write_page
 from qbench.results.reading import without_folder
 from qbench.results.tables import SuiteReport, draw_pictures, make_report, write_texts
 
@@ -97,7 +97,7 @@ def regenerate(
                 problems.append(without_folder(str(error), folder))
                 shown["problems"].append(problems[-1])
     write_text(readme, overview(SIGNATURE, reports, problems))
-    write_text(page, page_text(shown))
+    write_page(page, shown)
     return Leaderboard(
         tuple(folder.name for folder in folders),
         tuple(dict.fromkeys(problems)),

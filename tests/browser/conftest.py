@@ -13,6 +13,7 @@ import pytest
 from qbench.identity import digest
 from qbench.records import Record
 from qbench.results.best import contests
+from qbench.results.page.data import page_data
 from qbench.results.page.document import write_page
 from qbench.results.published import Protocol, PublishedFigure, Source
 from qbench.results.reading import SuiteResults
@@ -127,7 +128,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     )  # fmt: skip
     verdict = Verdict(figure, records[5], "distance", 1.25, "reproduced", (f"within {IMAGE}",), 0.5)
     path = folder.parent / "index.html"
-    write_page(path, [found], {"micro": [verdict]}, {"micro": contests(records, ["distance"])}, [f"bad file {SCRIPT}"])
+    of_suite = {"micro": [verdict]}, {"micro": contests(records, ["distance"])}
+    write_page(path, page_data([found], *of_suite, [f"bad file {SCRIPT}"]))
     return path.as_uri()
 
 

@@ -5,19 +5,13 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qbench.records import write_text
-from qbench.results.page.data import page_data
-from qbench.results.reading import SuiteResults
-
-if TYPE_CHECKING:
-    from qbench.results.best import Contest
-    from qbench.results.verdicts import Verdict
 
 STYLES = ("tokens", "layout", "tables", "plots", "images", "cell", "print")
 SCRIPTS = (
@@ -50,26 +44,17 @@ SCRIPTS = (
 """The files of ``assets/`` in the order in which they are put together."""
 
 
-def write_page(
-    path: Path,
-    suites: Sequence[SuiteResults],
-    verdicts: Mapping[str, Sequence[Verdict]],
-    contests: Mapping[str, Sequence[Contest]],
-    problems: Sequence[str],
-) -> None:
-    """Write the page of some suites.
+def write_page(path: Path, data: Mapping[str, Any]) -> None:
+    """Write the page that shows some data.
 
     Args:
         path: the file, ``index.html`` beside the folders of the suites.
-        suites: the records of each folder; images are read from the strips that lie there.
-        verdicts: what is said of published figures, by the name of the suite's folder.
-        contests: who is best, by the name of the suite's folder.
-        problems: what was found wrong on the way, in sentences; the page shows them.
+        data: see ``page_data``.
 
     Raises:
-        ResultsError: the page cannot be written, or a column of a suite would hold two protocols.
+        ResultsError: the page cannot be written.
     """
-    write_text(path, page(page_data(suites, verdicts, contests, problems)))
+    write_text(path, page(data))
 
 
 def page(data: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from qbench.records import Record
+from qbench.results.page.data import page_data
 from qbench.results.page.document import SCRIPTS, STYLES, page, write_page
 from qbench.results.reading import SuiteResults
 
@@ -22,7 +23,7 @@ HOSTILE = "</script><script>alert(1)</script><!-- {{script}} {{data}} \u2028 ]]>
 
 
 def written(path: Path, *records: Record, problems: tuple[str, ...] = ()) -> str:
-    write_page(path, [SuiteResults(path.parent / "micro", records, (), ())], {}, {}, problems)
+    write_page(path, page_data([SuiteResults(path.parent / "micro", records, (), ())], {}, {}, problems))
     return path.read_text(encoding="utf-8")
 
 
