@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import local
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,6 +25,22 @@ class LayerBits:
 
     weights: int
     activations: int
+
+
+class Geometry(NamedTuple):
+    """How a two-dimensional convolution moves over its input, each as (vertical, horizontal).
+
+    Attributes:
+        stride: step of the window.
+        padding: zeros around the input.
+        dilation: distance between entries of the window.
+        groups: into which the channels are divided.
+    """
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
 
 
 class Clock(local):
@@ -91,6 +108,7 @@ class QuantLayer(nn.Module):
         split: as given; a method decides whether it uses it.
         tap: the input; whether it is enabled goes for the weight too.
         learned: the weight while it is being learned, in place of the rounded one.
+        geometry: of a Conv2d; None for other layers, and where the padding is not told in numbers.
 
     Raises:
         StageError: the layer is of another type or pads with something else than zeros.
@@ -101,6 +119,7 @@ class QuantLayer(nn.Module):
     ) -> None:
         super().__init__()
         self._operation = _operation(original)
+        self.geometry = _geometry(original)
         self.weight: Tensor = original.weight  # type: ignore[assignment]
         self.bias: Tensor | None = original.bias  # type: ignore[assignment]
         self.train(original.training)
@@ -179,6 +198,13 @@ def named_layers(module: nn.Module) -> Iterator[tuple[nn.Module, str, str, nn.Mo
 def is_quantizable(module: nn.Module) -> bool:
     """Whether a module is of a type that QuantLayer wraps."""
     return type(module) in (nn.Conv1d, nn.Conv2d, nn.Linear)
+
+
+def _geometry(original: nn.Module) -> Geometry | None:
+    if not isinstance(original, nn.Conv2d) or isinstance(original.padding, str):
+        return None
+    stride, padding, dilation = ((pair[0], pair[1]) for pair in (original.stride, original.padding, original.dilation))
+    return Geometry(stride, padding, dilation, original.groups)
 
 
 def _operation(original: nn.Module) -> Operation:
