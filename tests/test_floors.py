@@ -11,7 +11,7 @@ import qbench_methods
 
 ROOMS = {
     0: ("errors", "identity", "bits"),
-    1: ("settings", "plugin", "plugins", "devices", "environment", "quant", "diffusion", "store"),
+    1: ("settings", "plugin", "plugins", "devices", "environment", "instructions", "quant", "diffusion", "store"),
     2: ("method", "calibration", "workload", "workloads", "metrics", "zoo"),
     3: (
         "cell", "suite", "suite_assets", "suite_schema", "suite_expansion", "standin", "yaml_file", "plan", "estimate",
