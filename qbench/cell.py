@@ -32,6 +32,7 @@ class Cell:
         seed: of calibration and sampling noise.
         samples: number of images.
         metrics: what is measured.
+        latency: whether the time of its denoiser is taken; it decides no figure.
     """
 
     workload: Workload
@@ -43,6 +44,7 @@ class Cell:
     seed: int
     samples: int
     metrics: tuple[Metric, ...]
+    latency: bool = False
 
     @property
     def key(self) -> CellKey:

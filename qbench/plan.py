@@ -15,6 +15,7 @@ from qbench.plugin import blaming, create
 from qbench.stages.curve import CURVE_SAMPLES, Curve
 from qbench.stages.features import Features
 from qbench.stages.imported import Imported
+from qbench.stages.latency import Latency
 from qbench.stages.profile import Profile
 from qbench.stages.quantize import Assignment, Quantized, quantized
 from qbench.stages.reference import Reference
@@ -37,6 +38,7 @@ class CellPlan:
         shards: its images.
         scores: its figures by metric id; a full-precision cell has none of those that compare with full precision.
         missing: metrics that cannot be computed, such as for want of weights, with the reason.
+        latency: the time of its denoiser, where the suite asks for it; a cell is complete without it if it fails.
     """
 
     cell: Cell
@@ -45,11 +47,13 @@ class CellPlan:
     shards: tuple[Sample, ...]
     scores: dict[str, Score]
     missing: dict[str, str]
+    latency: Latency | None = None
 
     @property
     def targets(self) -> tuple[Stage, ...]:
-        """Profile, scores and curve."""
-        return tuple(each for each in (self.profile, *self.scores.values(), self.curve) if each is not None)
+        """Profile, scores, curve and latency."""
+        found = (self.profile, *self.scores.values(), self.curve, self.latency)
+        return tuple(each for each in found if each is not None)
 
     @cached_property
     def stages(self) -> dict[str, Stage]:
@@ -71,7 +75,7 @@ class CellPlan:
             if score.reference is not None:
                 found[score.reference.digest] = score.reference
             found[score.digest] = score
-        for target in (self.profile, self.curve):
+        for target in (self.profile, self.curve, self.latency):
             if target is not None:
                 found[target.digest] = target
         return found
@@ -162,6 +166,8 @@ class _Planner:
         samples = min(CURVE_SAMPLES, cell.samples)
         has_curve = cell.method is not None and is_sampled_here
         curve = Curve(cell.workload, cell.seed, samples, of_cell) if has_curve else None
+        has_latency = cell.latency and is_sampled_here
+        latency = Latency(cell.workload, cell.bits, cell.boundary_bits, cell.seed, of_cell) if has_latency else None
         scores, missing = {}, {}
         for metric in cell.metrics:
             if not _can_be_compared(cell, metric):
@@ -175,7 +181,7 @@ class _Planner:
                 missing[metric.name] = str(error)
             else:
                 scores[metric.name] = score
-        return CellPlan(cell, profile, curve, self._sampled(cell), scores, missing)
+        return CellPlan(cell, profile, curve, self._sampled(cell), scores, missing, latency)
 
     def _check_captions(self, cell: Cell) -> None:
         workload = cell.workload

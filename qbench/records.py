@@ -12,9 +12,11 @@ from qbench.identity import digest
 from qbench.metrics.extractor import Extractor
 from qbench.metrics.metric import Metric
 
-SCHEMA = 2
-READABLE = (1, 2)
-"""Versions that are read: 1 lacks what has a default in 2."""
+SCHEMA = 3
+WITHOUT_LATENCY = 2
+READABLE = (1, WITHOUT_LATENCY, SCHEMA)
+"""Versions that are read: 1 lacks what has a default in 2, and 2 has no latency. A record without one is written as of
+version 2, so that those of suites that ask for none stay as they are."""
 Status = Literal["complete", "failed", "pending"]
 
 
@@ -118,6 +120,46 @@ class CurveInfo(_Part):
         return self
 
 
+class CallInfo(_Part):
+    """What a call of the denoiser costs."""
+
+    seconds: Annotated[float, Field(gt=0, description="median over rounds")]
+    peak_mb: Annotated[float, Field(ge=0, description="most memory needed beside what is resident, decimal MB")]
+
+
+class IntegerCallInfo(CallInfo):
+    """A call whose multiplications are really those of 8-bit integers, and how its output compares with simulation."""
+
+    macs: Annotated[float, Field(ge=0, le=1, description="share of all multiply-accumulates that are done in integers")]
+    difference: Annotated[
+        float,
+        Field(ge=0, description="squared norm of the difference from the simulated output, relative to the output's"),
+    ]
+    largest_difference: Annotated[float, Field(ge=0, description="largest difference of an entry of the output")]
+
+
+class LatencyInfo(_Part):
+    """Seconds and memory of a denoiser call, measured in turn on one machine; see the stage ``latency``."""
+
+    batch: Annotated[int, Field(ge=1, description="samples in a call; with guidance, each is in it twice")]
+    step_index: Annotated[int, Field(ge=0, description="step of the sampler whose x_t the call is given")]
+    rounds: Annotated[int, Field(ge=1, description="how often each was timed")]
+    device: str
+    device_name: Annotated[str | None, Field(description="of the processor or accelerator")] = None
+    instructions: Annotated[str, Field(description="of a CPU: which vector instructions it has")] = ""
+    threads: Annotated[int, Field(ge=1)]
+    dtype: Annotated[str, Field(description="what is computed in, integers aside")]
+    compiled: Annotated[bool, Field(description="whether torch.compile was used")]
+    packed_mb: Annotated[float, Field(description="the packed checkpoint; all tensors where no weight is quantized")]
+    resident_mb: Annotated[float, Field(description="parameters and buffers as they lie in memory")]
+    full_precision: CallInfo
+    quantized: Annotated[CallInfo | None, Field(description="simulated in floating point; none in full precision")] = (
+        None
+    )
+    int8: Annotated[IntegerCallInfo | None, Field(description="only where there are kernels for it")] = None
+    int8_reason: Annotated[str | None, Field(description="why there is none at W8A8")] = None
+
+
 class StageCost(_Part):
     """One stage behind the cell's figures."""
 
@@ -130,7 +172,7 @@ class StageCost(_Part):
 class Record(_Part):
     """What became of a cell."""
 
-    schema_version: int = SCHEMA
+    schema_version: int = WITHOUT_LATENCY
     suite: SuiteInfo
     workload: Annotated[str, Field(description="label of the workload")]
     method: Annotated[str | None, Field(description="public id of the method; none in full precision")]
@@ -150,10 +192,25 @@ class Record(_Part):
     failures: Annotated[dict[str, str], Field(description="why a figure or the curve is not there, by name")] = {}
     profile: ProfileInfo | None = None
     curve: Annotated[CurveInfo | None, Field(description="none in full precision, nor of images made elsewhere")] = None
+    latency: Annotated[LatencyInfo | None, Field(description="of suites that ask for it, for the first seed")] = None
+    latency_failure: Annotated[
+        str | None, Field(description="why it is not there; the cell is complete all the same")
+    ] = None
     stages: list[StageCost] = []
     environment: Annotated[dict[str, Any], Field(description="versions and hardware it was made with")] = {}
     git: Annotated[dict[str, Any] | None, Field(description="checkout that held the suite")] = None
     stands_in_for: Annotated[StandinInfo | None, Field(description="none unless it is a stand-in")] = None
+
+    @model_validator(mode="after")
+    def _is_of_a_version_that_has_what_it_holds(self) -> Self:
+        if self.has_latency and self.schema_version < SCHEMA:
+            raise ValueError(f"a record of version {self.schema_version} has no latency")
+        return self
+
+    @property
+    def has_latency(self) -> bool:
+        """Whether it tells of latency, be it that there is none."""
+        return self.latency is not None or self.latency_failure is not None
 
     @property
     def is_full_precision(self) -> bool:
@@ -172,7 +229,8 @@ def write_record(record: Record, path: Path) -> None:
     Raises:
         ResultsError: the folder cannot be written.
     """
-    text = json.dumps(record.model_dump(mode="json"), indent=1, allow_nan=False)
+    left_out = None if record.has_latency else {"latency", "latency_failure"}
+    text = json.dumps(record.model_dump(mode="json", exclude=left_out), indent=1, allow_nan=False)
     write_text(path, text + "\n")
 
 
@@ -212,7 +270,7 @@ def read_record(path: Path) -> Record:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(raw, dict) and raw.get("schema_version") not in READABLE:
-            versions = " and ".join(map(str, READABLE))
+            versions = ", ".join(map(str, READABLE))
             raise ResultsError(f"{path}: record of version {raw.get('schema_version')!r}, this qbench reads {versions}")
         record = Record.model_validate(raw)
         vouched = digest(record.description) == record.digest

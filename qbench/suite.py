@@ -204,7 +204,8 @@ def _add(cells: dict[CellKey, Cell], key: CellKey, cell: Cell, place: str) -> No
     )
     if _meaning(other) != _meaning(cell) or not same_metrics:
         raise SuiteError(f"{place}: the cell {cell.id} is there twice with different settings: rename one with 'as'")
-    cells[key] = replace(other, metrics=tuple(_in_order(metrics, other, cell)))
+    latency = other.latency or cell.latency
+    cells[key] = replace(other, metrics=tuple(_in_order(metrics, other, cell)), latency=latency)
 
 
 def _meaning(cell: Cell) -> object:

@@ -64,6 +64,7 @@ class Expansion:
                 seed=seed,
                 samples=schema.samples,
                 metrics=tuple(metrics.values()),
+                latency=schema.latency and seed == schema.seeds[0],
             )
             quantized = [
                 self._quantized(start, width, (name, method))

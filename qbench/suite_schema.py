@@ -158,6 +158,13 @@ class SuiteSchema(Settings):
     boundary_bits: Annotated[
         int | None, Field(strict=True, description="weight bits of the first and last layer; absent: no exception")
     ] = None
+    latency: Annotated[
+        bool,
+        Field(
+            strict=True,
+            description="whether seconds and memory of a denoiser call are measured, for the first of the seeds",
+        ),
+    ] = False
     exclude: Annotated[tuple[Exclusion, ...], Field(description="cells that are not run")] = ()
     published: Annotated[
         tuple[Label, ...],

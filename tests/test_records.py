@@ -26,6 +26,18 @@ DESCRIPTION = {"workload": {"name": "micro"}, "method": None, "seed": 0}
 METRIC = MetricInfo(title="T", direction="lower", against="nothing", protocol="P", paper="", description={"a": 1})
 
 
+LATENCY: dict[str, Any] = {
+    "batch": 16,
+    "step_index": 3,
+    "rounds": 5,
+    "device": "cpu",
+    "threads": 1,
+    "dtype": "float32",
+    "compiled": False,
+    "packed_mb": 0.5,
+    "resident_mb": 4.0,
+    "full_precision": {"seconds": 0.5, "peak_mb": 2.5},
+}
 CURVE = {
     "samples": 12,
     "step_index": [0, 1],
@@ -150,6 +162,25 @@ def test_a_record_of_the_first_version_is_read(tmp_path: Path):
         del figure["without"]
     path.write_text(json.dumps(raw))
     assert read_record(path) == record(schema_version=1)
+
+
+def test_a_record_without_latency_is_written_as_before_there_was_any(tmp_path: Path):
+    path = tmp_path / "one.json"
+    write_record(record(), path)
+    raw = json.loads(path.read_text())
+    assert raw["schema_version"] == 2
+    assert not {"latency", "latency_failure"} & raw.keys()
+    assert read_record(path) == record()
+
+
+@pytest.mark.parametrize("told", [{"latency": LATENCY}, {"latency_failure": "no luck"}])
+def test_latency_is_of_version_3_and_comes_back(tmp_path: Path, told: dict[str, Any]):
+    path = tmp_path / "one.json"
+    write_record(record(schema_version=3, **told), path)
+    assert read_record(path) == record(schema_version=3, **told)
+    altered(path, schema_version=2)
+    with pytest.raises(ResultsError, match="a record of version 2 has no latency"):
+        read_record(path)
 
 
 def test_a_missing_one_is_named(tmp_path: Path):

@@ -9,8 +9,20 @@ from typing import Any
 from qbench.errors import DamagedArtefact
 from qbench.metrics.metric import Metric
 from qbench.plan import CellPlan
-from qbench.records import CurveInfo, Figure, MetricInfo, ProfileInfo, Record, StageCost, StandinInfo, SuiteInfo
+from qbench.records import (
+    SCHEMA,
+    CurveInfo,
+    Figure,
+    LatencyInfo,
+    MetricInfo,
+    ProfileInfo,
+    Record,
+    StageCost,
+    StandinInfo,
+    SuiteInfo,
+)
 from qbench.stages.curve import FILE as CURVE_FILE
+from qbench.stages.latency import FILE as LATENCY_FILE
 from qbench.stages.profile import FILE as PROFILE_FILE
 from qbench.stages.score import FILE as SCORE_FILE
 from qbench.stages.score import WITHOUT_FILE, Score
@@ -123,6 +135,7 @@ def settled_record(
     reasons = list(failed.values())
     if profile is not None and profile.digest in failures:
         reasons.append(failures[profile.digest])
+    latency, latency_failure = _latency(planned, store, failures)
     costs, environment = [], {}
     for stage in planned.own_stages.values():
         try:
@@ -151,11 +164,24 @@ def settled_record(
             "curve": None
             if curve is None or curve.digest in failures
             else CurveInfo(**_json(store.get(curve.kind, curve.digest), CURVE_FILE)),
+            "schema_version": pending.schema_version if latency is None and latency_failure is None else SCHEMA,
+            "latency": latency,
+            "latency_failure": latency_failure,
             "stages": costs,
             "environment": environment,
             "git": git,
         }
     )
+
+
+def _latency(planned: CellPlan, store: Store, failures: Mapping[str, str]) -> tuple[LatencyInfo | None, str | None]:
+    """Return what was measured, or why nothing was; a cell is complete either way."""
+    stage = planned.latency
+    if stage is None:
+        return None, None
+    if stage.digest in failures:
+        return None, failures[stage.digest]
+    return LatencyInfo(**_json(store.get(stage.kind, stage.digest), LATENCY_FILE)), None
 
 
 def read_figure(artefact: Artefact) -> Figure:

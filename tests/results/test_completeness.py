@@ -32,7 +32,7 @@ def test_all_is_there(look: Callable[[], Completeness]):
 
 def test_a_damaged_record_is_the_reason_and_a_problem(look: Callable[[], Completeness], records: Path):
     (records / f"{ROUND}.json").write_text('{"schema_version": 99}')
-    problem = f"micro/records/{ROUND}.json: record of version 99, this qbench reads 1 and 2"
+    problem = f"micro/records/{ROUND}.json: record of version 99, this qbench reads 1, 2, 3"
     assert states(look()) == {ROUND: ("missing", problem)}
     assert look().problems == (problem,)
 
