@@ -8,12 +8,27 @@ from collections.abc import Iterable, Sequence
 from io import StringIO
 from typing import Any
 
-from qbench.records import Record
-from qbench.results.costs import device_text
+from qbench.records import LatencyInfo, Record
+from qbench.results.costs import SIMULATED, calibration_seconds, device_text, peak_memory_mb, sampling_seconds
 
 KEYS = ("workload", "method", "label", "bits", "boundary_bits", "seed")
 PROFILE = ("status", "samples", "size_mb", "coverage_macs", "coverage_parameters", "left_out", "reason")
 CURVE = ("step_index", "timestep", "teacher_forced", "free_running")
+COSTS = ("peak_memory_mb", "device", "threads", "calibration_seconds", "sampling_seconds")
+LATENCY = (
+    "call_batch",
+    "full_precision_call_seconds",
+    "quantized_call_seconds",
+    "quantized_kind",
+    "int8_call_seconds",
+    "int8_difference",
+    "int8_macs",
+    "resident_mb",
+    "call_peak_mb",
+    "dtype",
+    "compiled",
+    "instructions",
+)
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 FORMULA = ("=", "+", "-", "@")
 """What a spreadsheet takes a text for that begins with it."""
@@ -63,7 +78,11 @@ def curves_csv(records: Sequence[Record]) -> str:
 
 
 def costs_csv(records: Sequence[Record]) -> str:
-    """Return ``costs.csv``: the keys, seconds for each kind of stage, peak memory, device, threads."""
+    """Return ``costs.csv``: what each cell cost, and what a call of its denoiser costs where that was measured.
+
+    Columns: the keys, seconds for each kind of stage, ``peak_memory_mb``, ``device``, ``threads``,
+    ``calibration_seconds``, ``sampling_seconds``, and those of ``LATENCY``.
+    """
     kinds = sorted({cost.stage for record in records for cost in record.stages})
     rows = []
     for record in records:
@@ -71,10 +90,30 @@ def costs_csv(records: Sequence[Record]) -> str:
         for kind in kinds:
             seconds = [cost.seconds for cost in record.stages if cost.stage == kind]
             row.append(round(sum(seconds), 3) if seconds else None)
-        row.append(max((cost.peak_memory_mb for cost in record.stages), default=None))
-        row += [device_text(record) or None, record.environment.get("threads")]
-        rows.append(row)
-    return _csv([*KEYS, *(f"{kind}_seconds" for kind in kinds), "peak_memory_mb", "device", "threads"], rows)
+        row += [peak_memory_mb(record), device_text(record) or None, record.environment.get("threads")]
+        row += [
+            None if each is None else round(each, 3) for each in (calibration_seconds(record), sampling_seconds(record))
+        ]
+        rows.append(row + (_latency(record.latency) if record.latency else [None] * len(LATENCY)))
+    return _csv([*KEYS, *(f"{kind}_seconds" for kind in kinds), *COSTS, *LATENCY], rows)
+
+
+def _latency(latency: LatencyInfo) -> list[Any]:
+    quantized, integer = latency.quantized, latency.int8
+    return [
+        latency.batch,
+        latency.full_precision.seconds,
+        quantized.seconds if quantized else None,
+        SIMULATED if quantized else None,
+        integer.seconds if integer else None,
+        integer.difference if integer else None,
+        integer.macs if integer else None,
+        latency.resident_mb,
+        (quantized or latency.full_precision).peak_mb,
+        latency.dtype,
+        latency.compiled,
+        latency.instructions,
+    ]
 
 
 def _keys(record: Record) -> list[Any]:

@@ -61,7 +61,7 @@ def _suite(report: SuiteReport) -> Iterable[str]:
     states = Counter[str](record.status for record in report.records)
     words = {"complete": "complete", "failed": "failed", "pending": "not run"}
     counts = ", ".join(f"{states[state]} {word}" for state, word in words.items() if states[state])
-    names = ("table.md", "table.tex", "table.csv", "costs.csv")
+    names = ("table.md", "table.tex", "table.csv", "costs.md", "costs.csv")
     files = ", ".join(link(name, f"{folder}/{name}") for name in names)
     yield f"Cells in {link(f'{folder}/', f'{folder}/')}: {counts or 'none'}. Everything of them: {files}."
     for workload in sorted({record.workload for record in report.records}):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qbench.records import MetricInfo, Record, write_text
 from qbench.results.best import Contest, contests
+from qbench.results.costs_table import costs_markdown
 from qbench.results.csv_tables import costs_csv, curves_csv, figures_csv
 from qbench.results.curves import write_curve_pictures
 from qbench.results.latex import suite_latex
@@ -50,7 +51,7 @@ def write_suite_tables(
 ) -> SuiteResults:
     """Write a folder's tables, its pictures and ``protocols.json``, and return its records.
 
-    The tables are ``table.md``, ``table.tex``, ``table.csv``, ``curves.csv`` and ``costs.csv``.
+    The tables are ``table.md``, ``table.tex``, ``table.csv``, ``curves.csv``, ``costs.csv`` and ``costs.md``.
 
     Args:
         folder: of the suite.
@@ -125,6 +126,7 @@ def write_texts(report: SuiteReport) -> SuiteReport:
     write_text(folder / "table.csv", figures_csv(records, metrics))
     write_text(folder / "curves.csv", curves_csv(records))
     write_text(folder / "costs.csv", costs_csv(records))
+    write_text(folder / "costs.md", costs_markdown(records))
     write_text(folder / "protocols.json", f"{protocols}\n")
     problems = [without_folder(problem, folder) for problem in write_sheets(records, folder)]
     write_text(folder / "table.tex", suite_latex(records, metrics, report.contests, report.verdicts))

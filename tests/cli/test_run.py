@@ -35,7 +35,7 @@ def test_the_smallest_shipped_suite_from_its_name_to_its_table(qbench: Qbench, w
     assert float(w4a32["size_mb"]) < float(full["size_mb"]) / 4
     assert float(full["coverage_macs"]) == 0 < float(w4a32["coverage_macs"]) <= 1
     folder = workplace / "results" / "smoke"
-    for name in ("table.md", "table.tex", "curves.csv", "costs.csv", "protocols.json"):
+    for name in ("table.md", "table.tex", "curves.csv", "costs.csv", "costs.md", "protocols.json"):
         assert (folder / name).stat().st_size > 0
     assert {path.name for path in (folder / "media").iterdir()} == {
         "curves.tiny-ddim.svg",

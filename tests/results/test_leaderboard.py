@@ -34,7 +34,7 @@ def test_it_makes_every_table_and_one_overview(results: Path):
     assert (made.suites, made.problems) == (("micro", "other"), ())
     for suite in made.suites:
         assert {path.name for path in (results / suite).iterdir()} == {
-            "records", "table.csv", "table.md", "table.tex", "curves.csv", "costs.csv", "protocols.json",
+            "records", "table.csv", "table.md", "table.tex", "curves.csv", "costs.csv", "costs.md", "protocols.json",
         }  # fmt: skip
     text = (results / "README.md").read_text(encoding="utf-8")
     assert text.count("2 complete") == 2

@@ -9,6 +9,7 @@ from typing import Any
 from qbench.cell import cell_id
 from qbench.records import CurveInfo, Figure, Record
 from qbench.results.costs import calibration_seconds, seconds_text
+from qbench.results.costs_table import cost_facts
 from qbench.results.page.command import command
 from qbench.results.page.pool import Pool
 from qbench.results.wording import difference_text, figure_text, is_about_quality, is_conclusive, label_text
@@ -44,6 +45,7 @@ def cell_data(record: Record, metrics: Sequence[str], pool: Pool, digests: Pool)
         "figures": [figure_data(record, name) for name in metrics],
         "profile": _profile(record, pool),
         "calibration": cost_data([record]),
+        "costs": cost_facts(record),
         "curve": None if record.curve is None else _curve(record.curve, pool),
         "stages": [
             [cost.stage, rounded(cost.seconds), rounded(cost.peak_memory_mb), digests.place(cost.digest)]

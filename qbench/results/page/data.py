@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from qbench.results.best import Contest
     from qbench.results.verdicts import Verdict
 
-FILES = ("table.md", "table.csv", "table.tex", "costs.csv", "curves.csv", "protocols.json")
+FILES = ("table.md", "table.csv", "table.tex", "costs.md", "costs.csv", "curves.csv", "protocols.json")
 """What lies beside the records of a suite; a page links to those that are there."""
 
 

@@ -171,6 +171,7 @@ function costsSection(cell) {
   const memory = (kind) => Math.max(...cell.stages.filter(([stage]) => stage === kind).map((each) => each[2]));
   return section(
     "Costs",
+    definitions(cell.costs),
     el(
       "table",
       { class: "data compact" },
