@@ -99,7 +99,8 @@ class IntegerLayer(nn.Module):
             return y
         axis = y.dim() - 1 if self._geometry is None else 1
         y = y.unflatten(axis, (len(part.offset), -1))  # type: ignore[no-untyped-call]
-        outputs, total = y.split([y.shape[axis + 1] - 1, 1], dim=axis + 1)
+        last = y.shape[axis + 1] - 1
+        outputs, total = y.narrow(axis + 1, 0, last), y.narrow(axis + 1, last, 1)
         return torch.addcmul(outputs, total, part.offset).flatten(axis, axis + 1)
 
 

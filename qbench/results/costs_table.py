@@ -44,6 +44,7 @@ CALL_NOTES = (
     "saturate, so the output is another one. int8 MACs: share of all multiply-accumulates that were done in integers.",
     "call peak MB: memory that a call needs beside what is resident.",
 )
+NO_CALLS = "Calls of the denoiser were not measured: latency: true in the suite asks for that."
 Row = Sequence[Record]
 
 
@@ -65,7 +66,7 @@ def costs_markdown(records: Sequence[Record]) -> str:
     parts += _listed("Calls that could not be measured:", failed)
     simulated = {cell_text(record): record.latency.int8_reason for record in records if record.latency}
     parts += _listed("W8A8 without integer kernels:", simulated)
-    notes = CELL_NOTES + (CALL_NOTES if any(record.has_latency for record in records) else ())
+    notes = CELL_NOTES + (CALL_NOTES if any(record.has_latency for record in records) else (NO_CALLS,))
     parts.append("\n".join(map(item, notes)))
     return "\n\n".join(parts) + "\n"
 
@@ -96,8 +97,11 @@ def cost_facts(record: Record) -> list[tuple[str, str]]:
 
 def _workload(records: Sequence[Record]) -> Iterable[str]:
     seeds = sorted({record.seed for record in records})
-    several = f"; mean over seeds {', '.join(map(str, seeds))}, calls of seed {_seeds_with_calls(records)}"
-    yield escaped(f"{_machines(records)}{several if len(seeds) > 1 else ''}.")
+    timed = sorted({record.seed for record in records if record.latency})
+    told = [_machines(records)]
+    if len(seeds) > 1:
+        told.append(f"mean over seeds {_listing(seeds)}" + (f", calls of seed {_listing(timed)}" if timed else ""))
+    yield escaped(f"{'; '.join(told)}.")
     rows = _rows(records)
     columns = _columns(records)
     yield markdown_rows([column for column, _ in columns], [[text(row) for _, text in columns] for row in rows])
@@ -191,8 +195,12 @@ def _macs(latency: LatencyInfo) -> str:
     return NOTHING if latency.int8 is None else f"{100 * latency.int8.macs:.0f} %"
 
 
-def _seeds_with_calls(records: Sequence[Record]) -> str:
-    return ", ".join(map(str, sorted({record.seed for record in records if record.has_latency}))) or "none"
+def _listing(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, seeds))
+
+
+def _threads(count: object) -> str:
+    return f"{count} thread" if count == 1 else f"{count} threads"
 
 
 def _machines(records: Sequence[Record]) -> str:
@@ -204,12 +212,12 @@ def _machines(records: Sequence[Record]) -> str:
 def _machine(record: Record) -> str:
     environment = record.environment
     name = environment.get("device_name") or environment.get("processor")
-    told = [f"{environment.get('device', '?')} ({name})" if name else str(environment.get("device", "?"))]
-    return f"{told[0]}, {environment.get('threads', '?')} threads"
+    device = str(environment.get("device", "?"))
+    return f"{f'{device} ({name})' if name else device}, {_threads(environment.get('threads', '?'))}"
 
 
 def _measured_on(latency: LatencyInfo) -> str:
-    parts = [latency.device, latency.device_name, latency.instructions, f"{latency.threads} threads", latency.dtype]
+    parts = [latency.device, latency.device_name, latency.instructions, _threads(latency.threads), latency.dtype]
     where = ", ".join(part for part in parts if part)
     compiled = "compiled" if latency.compiled else "not compiled"
     return f"Calls of batch {latency.batch} at step {latency.step_index} of the sampler on {where}, {compiled}."

@@ -54,7 +54,7 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
         return int(torch.cuda.max_memory_allocated(device) - before)
     with LiveBytes() as bytes_alive:
         call()
-    return bytes_alive.peak
+    return int(bytes_alive.peak)
 
 
 def synchronize(device: torch.device) -> None:

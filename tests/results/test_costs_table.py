@@ -70,6 +70,8 @@ def test_without_latency_there_are_no_such_columns(make_record: MakeRecord):
     text = costs_markdown([make_record()])
     assert list(table(text)[0]) == ["method", "bits", "calibration s", "sampling s", "peak memory MB", "packed MB"]
     assert "simulated" not in text
+    assert "Calls of the denoiser were not measured" in text
+    assert "Made on cpu, 1 thread." in text
     assert (table(text)[0]["sampling s"], table(text)[0]["calibration s"]) == ("2.50", "-")
 
 
