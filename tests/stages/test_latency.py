@@ -94,6 +94,13 @@ def test_only_the_first_seed_is_measured(micro_suite: MicroSuite):
     assert [(each.cell.seed, each.latency is not None) for each in plan.cells] == [(3, True)] * 3 + [(1, False)] * 3
 
 
+@pytest.mark.parametrize(("inner", "outer"), [(True, False), (False, True)])
+def test_a_cell_of_two_suites_is_measured_if_one_of_them_asks(micro_suite: MicroSuite, inner: bool, outer: bool):
+    micro_suite("inner.yaml", name="inner", latency=inner)
+    plan = make_plan(load_suite(micro_suite(latency=outer, include=["inner.yaml"])))
+    assert [each.latency is not None for each in plan.cells] == [True] * 3
+
+
 def test_it_is_no_part_of_what_decides_a_cell(micro_suite: MicroSuite, qbench: Qbench, workplace: Path):
     path = micro_suite(bits=["W4A8"])
     without, with_latency = (make_plan(load_suite(path, given)) for given in ({}, {"latency": True}))
