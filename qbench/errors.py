@@ -8,7 +8,8 @@
     ├── StoreError        the store cannot be read or written
     │   └── DamagedArtefact   an artefact whose files are not those that were written
     ├── StageError        a stage refuses to give a result (a non-finite image, say)
-    └── ResultsError      a results folder or a record in it
+    ├── ResultsError      a results folder or a record in it
+    └── ExportError       a cell that no folder can hold as a pipeline, or a folder that cannot be written
 
 Each message is one sentence that names the place and, where there is one, the way out. Anything that is not
 in this tree is a defect of qbench or of a plugin: inside a stage it fails the cells that need the stage, and
@@ -50,6 +51,10 @@ class StageError(QbenchError):
 
 class ResultsError(QbenchError):
     """A results folder or a record cannot be read or written."""
+
+
+class ExportError(QbenchError):
+    """A cell cannot be exported as it is, or not to where it should go."""
 
 
 def did_you_mean(wrong: str, known: "list[str]") -> str:

@@ -17,7 +17,7 @@ ROOMS = {
         "cell", "suite", "suite_assets", "suite_schema", "suite_expansion", "standin", "yaml_file", "plan", "estimate",
         "stages", "memory", "records", "score_request", "scoring",
     ),
-    4: ("results", "execution", "diagnosis"),
+    4: ("results", "execution", "export", "diagnosis"),
     5: ("cli", "testing", "__main__"),
 }  # fmt: skip
 FLOOR = {room: floor for floor, rooms in ROOMS.items() for room in rooms}
@@ -70,7 +70,10 @@ def edges(modules: dict[str, Path]) -> list[tuple[str, str, str]]:
 
 
 def floor(module: str) -> int:
-    """Return the floor of a module; the package itself is the ground that everybody stands on."""
+    """Return the floor of a module; the package itself is the ground that everybody stands on.
+
+    It is a door as well: what it offers is imported when somebody asks for it.
+    """
     room = module.split(".")[1:2]
     return FLOOR[room[0]] if room else 0
 
@@ -113,7 +116,7 @@ def test_lower_never_imports_higher() -> None:
     upwards = [
         place
         for importer, imported, place in edges(QBENCH)
-        if imported.startswith("qbench.") and floor(imported) > floor(importer)
+        if imported.startswith("qbench.") and floor(imported) > floor(importer) and importer != "qbench"
     ]
     assert upwards == []
 

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from qbench.cli import catalogues, check, diff, doctor, fetch, leaderboard, plan, run, score, store, suites
+from qbench.cli import catalogues, check, diff, doctor, export, fetch, leaderboard, plan, run, score, store, suites
 from qbench.errors import QbenchError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command("diff")(diff.diff)
 app.command("fetch")(fetch.fetch)
 app.command("score")(score.score)
 app.command("leaderboard")(leaderboard.leaderboard)
+app.command("export")(export.export)
 app.add_typer(catalogues.methods, name="methods")
 app.add_typer(catalogues.workloads, name="workloads")
 app.add_typer(catalogues.metrics, name="metrics")

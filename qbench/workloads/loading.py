@@ -1,6 +1,6 @@
 """Pipeline folders in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import nn
 
 from qbench.diffusion.codecs import Codec, DiffusersFirstStage, Identity
 from qbench.errors import DataError
-from qbench.workloads.pipeline_folder import Part, PipelineFolder, inspect_folder, weight_files
+from qbench.workloads.pipeline_folder import Part, inspect_folder, weight_files
 from qbench.workloads.text_conditioning import CLIPConditioning
 
 SHOWN = 3
@@ -42,17 +42,24 @@ def load_pipeline_folder(path: Path) -> LoadedPipeline:
         DataError: a part is missing, damaged, or not what its configuration says.
     """
     folder = inspect_folder(path)
-    denoiser = _load_diffusers(folder.denoiser)
+    denoiser = load_network(folder.denoiser)
     if folder.heads is not None:
         set_heads(denoiser, folder.heads)
     codec: Codec = Identity()
     if folder.first_stage is not None:
-        codec = DiffusersFirstStage(_load_diffusers(folder.first_stage))
-    return LoadedPipeline(denoiser, codec, _load_conditioning(folder))
+        codec = DiffusersFirstStage(load_network(folder.first_stage))
+    conditioning = None
+    if folder.text_encoder is not None:
+        conditioning = load_conditioning(folder.text_encoder, folder.tokenizer)
+    return LoadedPipeline(denoiser, codec, conditioning)
 
 
-def set_heads(unet: nn.Module, heads: int) -> None:
-    """Give every attention of a denoiser the same number of heads, whatever its width.
+def set_heads(unet: nn.Module, heads: int | Mapping[str, int]) -> None:
+    """Give attentions of a denoiser another number of heads than their configuration says.
+
+    Args:
+        unet: the denoiser.
+        heads: of every attention, whatever its width; or of some by their names.
 
     Raises:
         DataError: the heads do not divide a width.
@@ -61,36 +68,53 @@ def set_heads(unet: nn.Module, heads: int) -> None:
 
     for name, module in unet.named_modules():
         if isinstance(module, Attention):
-            if module.inner_dim % heads:
-                raise DataError(f"{name} of the denoiser is {module.inner_dim} wide, which {heads} heads do not divide")
-            module.heads = heads
-            module.scale = (module.inner_dim // heads) ** -0.5
+            wanted = heads if isinstance(heads, int) else heads.get(name, module.heads)
+            if wanted == module.heads:
+                continue
+            if module.inner_dim % wanted:
+                raise DataError(
+                    f"{name} of the denoiser is {module.inner_dim} wide, which {wanted} heads do not divide"
+                )
+            module.heads = wanted
+            module.scale = (module.inner_dim // wanted) ** -0.5
 
 
-def _load_diffusers(part: Part) -> nn.Module:
+def load_network(part: Part) -> nn.Module:
+    """Load a network of diffusers, on the CPU, in float32 and evaluation mode, without gradients.
+
+    Raises:
+        DataError: its weights are missing, damaged, or not what its configuration says.
+    """
     import diffusers
 
     return _load(part, getattr(diffusers, part.class_name), low_cpu_mem_usage=False)
 
 
-def _load_conditioning(folder: PipelineFolder) -> CLIPConditioning | None:
-    if folder.text_encoder is None:
-        return None
+def load_conditioning(text_encoder: Part, tokenizer_folder: Path) -> CLIPConditioning:
+    """Load a text model of CLIP and its tokenizer.
+
+    Args:
+        text_encoder: the text model.
+        tokenizer_folder: with the tokenizer's files.
+
+    Raises:
+        DataError: one of them is missing, damaged, or does not fit the other.
+    """
     from transformers import CLIPTextModel, CLIPTokenizer
 
     with _without_progress_bar():
-        model: Any = _load(folder.text_encoder, CLIPTextModel)
+        model: Any = _load(text_encoder, CLIPTextModel)
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(folder.tokenizer, local_files_only=True)
+        tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
     # What a damaged vocabulary raises depends on where the tokenizer stumbles over it.
     except Exception as error:
-        raise DataError(f"{folder.tokenizer} holds no tokenizer of CLIP that can be read") from error
+        raise DataError(f"{tokenizer_folder} holds no tokenizer of CLIP that can be read") from error
     longest = model.config.max_position_embeddings
     if tokenizer.model_max_length > longest:
         tokenizer.model_max_length = longest
     if len(tokenizer) > model.config.vocab_size:
         raise DataError(
-            f"{folder.tokenizer} has {len(tokenizer)} words, but the text model knows {model.config.vocab_size}"
+            f"{tokenizer_folder} has {len(tokenizer)} words, but the text model knows {model.config.vocab_size}"
         )
     return CLIPConditioning(tokenizer, model)
 

@@ -118,12 +118,12 @@ def inspect_folder(path: Path) -> PipelineFolder:
         raise DataError(f"the folder {path} does not exist")
     if others := [name for name in OTHER_PARTS if (path / name).is_dir()]:
         raise DataError(f"{path} holds a pipeline with the part {others[0]!r}, which no workload of qbench loads")
-    denoiser = _part(path / "unet" if (path / "unet").is_dir() else path, DENOISERS)
+    denoiser = read_part(path / "unet" if (path / "unet").is_dir() else path, DENOISERS)
     stages = [path / name for name in ("vae", "vqvae") if (path / name).is_dir()]
     if len(stages) > 1:
         raise DataError(f"{path} holds both vae and vqvae; a pipeline has one first stage")
-    first_stage = _part(stages[0], FIRST_STAGES) if stages else None
-    text_encoder = _part(path / "text_encoder", TEXT_ENCODERS) if (path / "text_encoder").is_dir() else None
+    first_stage = read_part(stages[0], FIRST_STAGES) if stages else None
+    text_encoder = read_part(path / "text_encoder", TEXT_ENCODERS) if (path / "text_encoder").is_dir() else None
     if (denoiser.class_name == "UNet2DConditionModel") != (text_encoder is not None):
         missing = "no text_encoder that it needs" if text_encoder is None else "a text_encoder that it does not read"
         raise DataError(f"{path} has a {denoiser.class_name} and {missing}")
@@ -169,7 +169,16 @@ def weight_files(part: Part) -> list[Path]:
     )
 
 
-def _part(folder: Path, known: tuple[str, ...]) -> Part:
+def read_part(folder: Path, known: tuple[str, ...]) -> Part:
+    """Read the configuration of a network.
+
+    Args:
+        folder: with its ``config.json``.
+        known: the classes that it may be of.
+
+    Raises:
+        DataError: it is missing, unreadable, or of another class.
+    """
     if not (folder / "config.json").is_file():
         raise DataError(f"{folder} is no folder of diffusers: it holds no config.json")
     config = read_json(folder / "config.json")

@@ -24,11 +24,21 @@ def skeleton_of_family(family: Family) -> Skeleton:
     return _skeleton(family.denoiser_class, family.denoiser, family.heads, family.text_encoder)
 
 
+def network_without_weights(class_name: str, config: Mapping[str, Any]) -> Any:
+    """Build a network of diffusers on the meta device.
+
+    Args:
+        class_name: of diffusers.
+        config: its configuration.
+    """
+    with torch.device("meta"):
+        return getattr(diffusers, class_name).from_config(dict(config))
+
+
 def _skeleton(
     class_name: str, config: Mapping[str, Any], heads: int | None, text: Mapping[str, Any] | None
 ) -> Skeleton:
-    with torch.device("meta"):
-        module = getattr(diffusers, class_name).from_config(dict(config))
+    module = network_without_weights(class_name, config)
     if heads is not None:
         set_heads(module, heads)
     context = {} if text is None else {"encoder_hidden_states": (text["max_position_embeddings"], text["hidden_size"])}

@@ -17,11 +17,13 @@ class CLIPConditioning:
     Args:
         tokenizer: a CLIPTokenizer of transformers.
         model: a CLIPTextModel of transformers.
+        at_once: captions that the text model reads at a time; None for all that are given.
     """
 
-    def __init__(self, tokenizer: Any, model: nn.Module) -> None:
+    def __init__(self, tokenizer: Any, model: nn.Module, at_once: int | None = CAPTIONS_AT_ONCE) -> None:
         self.tokenizer = tokenizer
         self.model = model
+        self.at_once = at_once
 
     def tokens(self, captions: Sequence[str]) -> Tensor:
         """Return the token numbers of captions, int64 [len(captions), tokens]."""
@@ -33,5 +35,5 @@ class CLIPConditioning:
     def __call__(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """Return ``encoder_hidden_states`` [len(captions), tokens, width] on the text model's device."""
         device = next(self.model.parameters()).device
-        parts = torch.split(self.tokens(captions).to(device), CAPTIONS_AT_ONCE)
+        parts = torch.split(self.tokens(captions).to(device), self.at_once or len(captions))
         return {"encoder_hidden_states": torch.cat([self.model(part, return_dict=True)[0] for part in parts])}

@@ -208,7 +208,7 @@ def finish_tiny_sd(run: Path, train: FashionMnist, test: FashionMnist, to: Path)
     own = latent_figures.clip_cosines(test.images[:SAMPLES], captions[:SAMPLES], clip, tokenizer)
     facts |= {
         "parameters": figures.parameter_count(unet),
-        "parameters_text": sum(each.numel() for each in conditioning.encoder.parameters()),
+        "parameters_text": sum(each.numel() for each in conditioning.model.parameters()),
         "samples": SAMPLES,
         "sampling_steps": SAMPLING_STEPS,
         "sampler": sampler.model_dump(mode="json"),

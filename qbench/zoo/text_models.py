@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
-from qbench.diffusion.structures import Context
-from qbench.zoo.caption_tokenizer import load_tokenizer, tokens_of
+from qbench.workloads.text_conditioning import CLIPConditioning
+from qbench.zoo.caption_tokenizer import load_tokenizer
 from qbench.zoo.latent_networks import TinySD, clip_tiny
 from qbench.zoo.networks import load_weights
 from qbench.zoo.paths import weights_path
@@ -17,23 +14,9 @@ from qbench.zoo.paths import weights_path
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
     from open_clip import CLIP
-    from transformers import CLIPTextModel, CLIPTokenizer
 
 
-class CaptionConditioning:
-    """The text encoder of ``tiny-sd`` as a conditioning."""
-
-    def __init__(self, encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> None:
-        self.encoder = encoder
-        self._tokenizer = tokenizer
-
-    @torch.no_grad()
-    def __call__(self, captions: Sequence[str]) -> Context:
-        """Return ``encoder_hidden_states`` [captions, 16, 64]."""
-        return {"encoder_hidden_states": self.encoder(tokens_of(captions, self._tokenizer)).last_hidden_state}
-
-
-def load_tiny_sd(path: Path | None = None) -> tuple[UNet2DConditionModel, CaptionConditioning]:
+def load_tiny_sd(path: Path | None = None) -> tuple[UNet2DConditionModel, CLIPConditioning]:
     """Return denoiser and conditioning, float32, frozen, in evaluation mode.
 
     Args:
@@ -45,7 +28,7 @@ def load_tiny_sd(path: Path | None = None) -> tuple[UNet2DConditionModel, Captio
     tokenizer = load_tokenizer()
     model = TinySD(len(tokenizer), tokenizer.eos_token_id)
     load_weights(model, weights_path("tiny-sd") if path is None else path)
-    return model.unet, CaptionConditioning(model.text_encoder, tokenizer)
+    return model.unet, CLIPConditioning(tokenizer, model.text_encoder, at_once=None)
 
 
 def load_clip_tiny(path: Path | None = None) -> CLIP:

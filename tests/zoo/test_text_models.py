@@ -4,15 +4,16 @@ import pytest
 import torch
 
 from qbench.errors import DataError
-from qbench.zoo.text_models import CaptionConditioning, load_clip_tiny, load_tiny_sd
+from qbench.workloads.text_conditioning import CLIPConditioning
+from qbench.zoo.text_models import load_clip_tiny, load_tiny_sd
 
 
 @pytest.fixture
-def conditioning(untrained: Path) -> CaptionConditioning:
+def conditioning(untrained: Path) -> CLIPConditioning:
     return load_tiny_sd()[1]
 
 
-def test_each_caption_is_conditioned_on_by_itself(conditioning: CaptionConditioning) -> None:
+def test_each_caption_is_conditioned_on_by_itself(conditioning: CLIPConditioning) -> None:
     said = ["a bag", "", "a photo of a plain dark ankle boot, tall", "bag " * 10_000]
     together = conditioning(said)["encoder_hidden_states"]
     assert together.shape == (4, 16, 64)
@@ -24,7 +25,7 @@ def test_each_caption_is_conditioned_on_by_itself(conditioning: CaptionCondition
 
 def test_models_are_loaded_frozen_and_ready(untrained: Path) -> None:
     denoiser, conditioning = load_tiny_sd()
-    for model in (denoiser, conditioning.encoder, load_clip_tiny()):
+    for model in (denoiser, conditioning.model, load_clip_tiny()):
         assert not model.training
         assert not any(parameter.requires_grad for parameter in model.parameters())
 
