@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
+EXPORT = ROOT / "docs" / "export.md"
 PAGES = [ROOT / "README.md", *DOCS]
 LONG_SUITES = re.compile(r"(suites/)?\b(quickstart|methods|ablation)(?=\.yaml)(\.yaml)|quickstart")
 TEST_COMMAND = "pip install tox && tox"
@@ -47,6 +48,8 @@ def test_every_qbench_command_runs_on_the_small_suite(tmp_path: Path, monkeypatc
         result = CliRunner().invoke(app, arguments)
         differs = line.startswith("qbench diff ")  # of other samples, as the lines before have it
         assert result.exit_code == (1 if differs else 0), f"{line}: {result.output}"
+    for block in re.findall(r"```python\n(.*?)```", EXPORT.read_text(encoding="utf-8"), re.DOTALL):
+        exec(block, {})  # on what the command before it wrote
 
 
 def test_first_command_installs_and_runs_the_committed_quickstart() -> None:
