@@ -1,6 +1,5 @@
 """Local folders and converted checkpoints, quantized, exported, and loaded again: what the zoo's models have not."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import small
 import yaml
-from originals import original
+from originals import Original, original
 
 import qbench as package
 from qbench.workloads.conversion import convert
@@ -19,19 +18,13 @@ Qbench = Callable[..., Any]
 CAPTIONS = ["a cat on a mat", "two dogs, running"]
 
 
-def written(workplace: Path, name: str) -> Path:
-    """A folder of diffusers beside the suite."""
-    folder = workplace / "model"
-    if name == "pixels":
-        return small.ddpm(folder)
-    folder.mkdir()
+def reduced(name: str) -> Original:
+    """An original model on latents of 16x16."""
     found = original(name)
-    family = replace(found.family, denoiser={**found.family.denoiser, "sample_size": 16})
-    convert(found.write(workplace / "model.ckpt"), family, folder)
-    return folder
+    return replace(found, family=replace(found.family, denoiser={**found.family.denoiser, "sample_size": 16}))
 
 
-def run_and_export(qbench: Qbench, workplace: Path, workload: dict[str, Any], bits: str = "W4A8") -> tuple[Any, Any]:
+def run_and_export(qbench: Qbench, workplace: Path, workload: dict[str, Any], bits: str) -> tuple[Any, Any]:
     """Return the images of the cell and the pipeline it became."""
     content = {
         "name": "small",
@@ -54,32 +47,45 @@ def run_and_export(qbench: Qbench, workplace: Path, workload: dict[str, Any], bi
     return np.load(workplace / "store" / "artefacts" / "sample" / digest / "images.npy"), pipeline
 
 
-@pytest.mark.parametrize("name", ["pixels", "churches", "stable-diffusion"])
-def test_a_folder_of_diffusers(name: str, qbench: Qbench, workplace: Path) -> None:
-    written(workplace, name)
-    workload: dict[str, Any] = {"name": "mine", "pipeline": "./model"}
-    prompt = None
-    if name == "stable-diffusion":
-        small.captions(workplace / "captions.txt", CAPTIONS)
-        small.captions(workplace / "others.txt", ["a house"])
-        workload["settings"] = {"captions": "./captions.txt", "calibration_captions": "./others.txt"}
-        workload["sampler"] = {"guidance_scale": 4.0}
-        prompt = CAPTIONS
-    expected, pipeline = run_and_export(qbench, workplace, workload)
-    images = pipeline(prompt, num_images=2, output_type="np").images
+def assert_same(images: Any, expected: Any) -> None:
     np.testing.assert_array_equal((images * 255).round().astype(np.uint8).transpose(0, 3, 1, 2), expected)
-    told = json.loads((workplace / "to" / "qbench.json").read_text())
-    assert bool(told["heads"]) == (name == "churches")  # whose heads no configuration expresses
-    assert told["sampler"]["name"] == ("plms" if name == "stable-diffusion" else "ddim")
 
 
-def test_an_original_checkpoint(qbench: Qbench, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it was converted to lies in the store."""
-    found = original("bedrooms")
-    family = replace(found.family, denoiser={**found.family.denoiser, "sample_size": 16})
-    monkeypatch.setattr("qbench.workloads.paper.LDMBedroom.family", family)
-    found.write(workplace / "model.ckpt")
-    workload = {"name": "ldm-lsun-bedroom", "settings": {"model": "./model.ckpt"}}
+def test_a_folder_of_pixels(qbench: Qbench, workplace: Path) -> None:
+    small.ddpm(workplace / "model")
+    expected, pipeline = run_and_export(qbench, workplace, {"name": "mine", "pipeline": "./model"}, "W4A8")
+    assert_same(pipeline(num_images=2, output_type="np").images, expected)
+    assert pipeline.info.codec.kind == "identity"
+    assert pipeline().images[0].mode == "RGB"
+
+
+def test_a_folder_with_captions(qbench: Qbench, workplace: Path) -> None:
+    (workplace / "model").mkdir()
+    model = reduced("stable-diffusion")
+    convert(model.write(workplace / "model.ckpt"), model.family, workplace / "model")
+    small.captions(workplace / "captions.txt", CAPTIONS)
+    small.captions(workplace / "others.txt", ["a house"])
+    workload = {
+        "name": "mine",
+        "pipeline": "./model",
+        "settings": {"captions": "./captions.txt", "calibration_captions": "./others.txt"},
+        "sampler": {"guidance_scale": 4.0},
+    }
     expected, pipeline = run_and_export(qbench, workplace, workload, "W4A32")
-    images = pipeline(num_images=2, output_type="np").images
-    np.testing.assert_array_equal((images * 255).round().astype(np.uint8).transpose(0, 3, 1, 2), expected)
+    assert_same(pipeline(CAPTIONS, output_type="np").images, expected)
+    assert (pipeline.info.sampler.name, pipeline.info.heads) == ("plms", {})
+
+
+def test_an_original_checkpoint_with_heads_that_no_configuration_expresses(
+    qbench: Qbench, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was converted to lies in the store."""
+    model = reduced("churches")
+    monkeypatch.setattr("qbench.workloads.paper.LDMChurch.family", model.family)
+    model.write(workplace / "model.ckpt")
+    small.pictures(workplace / "real", 128)
+    workload = {"name": "ldm-lsun-church", "settings": {"model": "./model.ckpt"}, "reference": {"images": "./real"}}
+    expected, pipeline = run_and_export(qbench, workplace, workload, "W4A32")
+    (workplace / "model.ckpt").unlink()
+    assert_same(pipeline(num_images=2, output_type="np").images, expected)
+    assert set(pipeline.info.heads.values()) == {8}
