@@ -78,7 +78,7 @@ def find_cell(name: str, request: Request, store: Store) -> FoundCell:
         DataError: something that the cell's workload needs is missing.
     """
     record = _record(name, request.results, store)
-    what = f"{record.suite.name}/{cell_id(record.key)}"
+    what = _name(record)
     if record.method is None or record.is_full_precision:
         raise ExportError(
             f"{what}: nothing of it is quantized, so there is nothing to pack: its model is the workload's"
@@ -125,16 +125,14 @@ def _record(name: str, results: Path, store: Store) -> Record:
         return side.record
     if isinstance(side, ArtefactSide):
         raise ExportError(f"{name}: an artefact of the store, not a cell: name a cell as SUITE/CELL")
-    found = [
-        f"{suite}/{path.removesuffix('.json')}".lstrip("/")
-        if suite
-        else f"{Path(name).name}/{path.removesuffix('.json')}"
-        for suite, folder in side.suites.items()
-        for path, record in folder.records.items()
-        if not record.is_full_precision
-    ]
+    records = [record for folder in side.suites.values() for record in folder.records.values()]
+    found = [_name(record) for record in records if not record.is_full_precision]
     shown = f": name one cell of it, such as {', '.join(found[:SHOWN])}" if found else ""
     raise ExportError(f"{name}: a folder of results, not a cell{shown}")
+
+
+def _name(record: Record) -> str:
+    return f"{record.suite.name}/{cell_id(record.key)}"
 
 
 def _suite(record: Record, what: str, request: Request) -> Suite:

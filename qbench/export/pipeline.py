@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput
+from diffusers import DiffusionPipeline, ImagePipelineOutput, UNet2DConditionModel, UNet2DModel
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -21,13 +21,14 @@ from qbench.diffusion.samplers import NoiseSource, StepContext, make_sampler, sa
 from qbench.errors import StageError
 from qbench.export.folder import written_aside
 from qbench.export.schema import FILE, ExportInfo, read_info
+from qbench.quant.attention import TappedProcessor, is_attention
 from qbench.stages.denoiser import Denoiser
 from qbench.stages.sample import SHARD_SIZE
 from qbench.stages.side_by_side import side_by_side
 from qbench.stages.stage import DEFAULT_BATCH_SIZE
-from qbench.stages.trajectory import batches
 from qbench.workloads.text_conditioning import CLIPConditioning
 
+DENOISERS = (UNet2DModel, UNet2DConditionModel)
 OutputType = Literal["pil", "np", "pt"]
 
 
@@ -79,15 +80,7 @@ class QuantizedPipeline(DiffusionPipeline):  # type: ignore[misc]
     @classmethod
     def of(cls, exported: Exported) -> QuantizedPipeline:
         """Return the pipeline of an exported cell."""
-        denoiser = exported.denoiser
-        codec, text = denoiser.codec, denoiser.conditioning
-        return cls(
-            denoiser.model.module,
-            codec.model if isinstance(codec, DiffusersFirstStage) else None,
-            text.model if isinstance(text, CLIPConditioning) else None,
-            text.tokenizer if isinstance(text, CLIPConditioning) else None,
-            exported,
-        )
+        return cls(**_components(exported.denoiser), exported=exported)
 
     @property
     def info(self) -> ExportInfo:
@@ -125,7 +118,7 @@ class QuantizedPipeline(DiffusionPipeline):  # type: ignore[misc]
 
         Raises:
             ValueError: an argument is none that it can be, or there are more or fewer prompts than images.
-            StageError: an image is not finite, or the pipeline was cast to another type than float32.
+            StageError: an image is not finite, or a part was replaced, cast to another type or given other attention.
         """
         if output_type not in get_args(OutputType):
             raise ValueError(f"output_type is one of {', '.join(get_args(OutputType))}, not {output_type!r}")
@@ -189,13 +182,11 @@ class QuantizedPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     def _placed(self) -> Denoiser:
         """Return the denoiser with its grids where its weights are now; ``.to`` moves modules only."""
-        for name, part in (("unet", self.unet), ("vae", self.vae), ("text_encoder", self.text_encoder)):
-            if part is not None and part.dtype != torch.float32:
-                raise StageError(
-                    f"the {name} was cast to {part.dtype}, and quantization is simulated in float32: load the folder "
-                    "again"
-                )
         denoiser = self._exported.denoiser
+        for name, loaded in _components(denoiser).items():
+            fault = _fault(loaded, getattr(self, name))
+            if fault is not None:
+                raise StageError(f"the {name} {fault}, so the images would not be the cell's: load the folder again")
         device = self.unet.device
         for tap in denoiser.model.taps.values():
             if tap.grid is not None:
@@ -227,10 +218,35 @@ class QuantizedPipeline(DiffusionPipeline):  # type: ignore[misc]
         return images
 
 
+def _components(denoiser: Denoiser) -> dict[str, Any]:
+    codec, text = denoiser.codec, denoiser.conditioning
+    return {
+        "unet": denoiser.model.module,
+        "vae": codec.model if isinstance(codec, DiffusersFirstStage) else None,
+        "text_encoder": text.model if isinstance(text, CLIPConditioning) else None,
+        "tokenizer": text.tokenizer if isinstance(text, CLIPConditioning) else None,
+    }
+
+
+def _fault(loaded: Any, part: Any) -> str | None:
+    """Return what was done to a part that diffusers lets anybody do, as the end of a sentence, or None."""
+    if part is not loaded:
+        return "was replaced"
+    if not isinstance(part, torch.nn.Module):
+        return None
+    if next(part.parameters()).dtype != torch.float32:
+        return f"was cast to {next(part.parameters()).dtype}"
+    if isinstance(part, DENOISERS):
+        attentions = [module for module in part.modules() if is_attention(module)]
+        if not all(isinstance(each.processor, TappedProcessor) for each in attentions):
+            return "got other attention processors"
+    return None
+
+
 def _shards(indices: Sequence[int], size: int) -> Iterator[list[range]]:
     """Yield batches as ranges of positions: those of a shard together, as the stage ``sample`` cuts them."""
     if any(after - before != 1 for before, after in pairwise(indices)):
-        yield list(batches(len(indices), size))
+        yield [range(start, min(start + size, len(indices))) for start in range(0, len(indices), size)]
         return
     begins = [place for place, index in enumerate(indices) if place == 0 or index % SHARD_SIZE % size == 0]
     cut = [range(start, stop) for start, stop in pairwise([*begins, len(indices)])]

@@ -33,6 +33,7 @@ LIGHT = [
     ["metrics", "list"],
     ["suites", "list"],
     ["store", "ls"],
+    ["export", "--help"],
 ]
 
 
@@ -77,6 +78,16 @@ def test_a_run_of_what_is_there_needs_no_torch(workplace: Path, finished_suite: 
     commands = [["check", "micro.yaml"], ["run", "micro.yaml"], ["leaderboard"]]
     for code, err, heavy in heavy_imports(commands, workplace):
         assert code == 0, err
+        assert not heavy & {"torch", "torchvision", "diffusers"}
+
+
+def test_a_cell_that_cannot_be_exported_needs_no_torch(workplace: Path, finished_suite: Path):
+    commands = [
+        ["export", f"micro/micro.{cell}", "--to", "to", "--store", "none"] for cell in ("round.W4A8.s0", "rund")
+    ]
+    for code, err, heavy in heavy_imports(commands, workplace):
+        assert code == 1
+        assert err.startswith("qbench: micro/micro.r")
         assert not heavy & {"torch", "torchvision", "diffusers"}
 
 

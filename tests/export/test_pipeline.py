@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.models.attention_processor import AttnProcessor2_0
 from PIL import Image
 
 import qbench
@@ -121,14 +122,29 @@ def test_batches_are_cut_as_the_cells_are() -> None:
     assert list(_shards([5, 3, 400], 2)) == [[range(2), range(2, 3)]]
 
 
-class TestCasts:
-    def test_half_precision_is_refused(self, exported: Callable[[str], Path]) -> None:
+class TestWhatDiffusersLetsAnybodyDo:
+    @pytest.mark.parametrize(
+        ("change", "sentence"),
+        [
+            (
+                lambda pipeline: pipeline.to(torch.bfloat16),
+                r"the unet was cast to torch\.bfloat16, so the images would",
+            ),
+            (lambda pipeline: pipeline.vae.to(torch.float64), r"the vae was cast to torch\.float64"),
+            (
+                lambda pipeline: pipeline.unet.mid_block.attentions[0].set_processor(AttnProcessor2_0()),
+                "the unet got other attention processors",
+            ),
+            (lambda pipeline: setattr(pipeline, "unet", torch.nn.Linear(1, 1)), "the unet was replaced"),
+        ],
+        ids=["half", "double", "attention", "another"],
+    )
+    def test_what_passes_quantization_by_is_refused(
+        self, change: Any, sentence: str, exported: Callable[[str], Path]
+    ) -> None:
         pipeline = qbench.load_quantized(exported("tiny-ldm"), device="cpu")
-        pipeline.vae.to(torch.float64)
-        with pytest.raises(StageError, match=r"the vae was cast to torch\.float64"):
-            pipeline()
-        pipeline.to(torch.bfloat16)
-        with pytest.raises(StageError, match=r"the unet was cast to torch\.bfloat16.*load the folder again"):
+        change(pipeline)
+        with pytest.raises(StageError, match=sentence):
             pipeline()
 
     def test_grids_follow_the_denoiser(self, exported: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
