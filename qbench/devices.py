@@ -19,7 +19,7 @@ def torch_device(name: str) -> torch.device:
     import torch
 
     if "," in name:
-        raise QbenchError(f"--device {name}: one device at a time; several need an executor that distributes work")
+        raise QbenchError(f"--device {name}: one device at a time; --executor ray uses all that there are")
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

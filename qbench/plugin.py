@@ -55,9 +55,10 @@ class Plugin(ABC):  # noqa: B024 (which methods are abstract is for each contrac
 
 
 PluginT = TypeVar("PluginT", bound=Plugin)
+ContractT = TypeVar("ContractT")
 
 
-def load_class(catalogue: Catalogue, name: str, base: type[PluginT]) -> type[PluginT]:
+def load_class(catalogue: Catalogue, name: str, base: type[ContractT]) -> type[ContractT]:
     """Import a plugin's class.
 
     Raises:
@@ -71,7 +72,7 @@ def load_class(catalogue: Catalogue, name: str, base: type[PluginT]) -> type[Plu
             f"{base.__module__}.{base.__name__}"
         )
     if inspect.isabstract(found):
-        missing = ", ".join(sorted(found.__abstractmethods__))
+        missing = ", ".join(sorted(vars(found)["__abstractmethods__"]))
         raise PluginError(f"the {catalogue.kind} {name!r}: {found.__name__} does not implement {missing}")
     return found
 

@@ -143,6 +143,7 @@ def test_the_built_ins_come_through_the_same_door() -> None:
         "qbench.workloads",
         "qbench.metrics",
         "qbench.extractors",
+        "qbench.executors",
     ]
 
 

@@ -29,10 +29,19 @@ def run(
     results: ResultsOption = options.RESULTS,
     store: StoreOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    executor: Annotated[
+        str, typer.Option(help="inline, or ray for several devices or machines; see docs/cluster.md.")
+    ] = "inline",
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="A Ray cluster that runs already, or auto; for ray only.")
+    ] = None,
     processes: Annotated[
-        int,
+        int | None,
         typer.Option(min=1, help="Processes that share the work, and the processor's cores: two can halve the time."),
-    ] = 1,
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of each process; the cores shared out by default.")
+    ] = None,
     cache_gb: Annotated[
         float, typer.Option(min=0, help="Memory for what calibration keeps at hand; what is more goes to files.")
     ] = 4.0,
@@ -53,25 +62,28 @@ def run(
 
     # Threads that wait should sleep: spinning ones make two runs on one machine several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if processes > 1:
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+    elif processes is not None and processes > 1:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     chosen = options.load(suite, only, overrides, standin)
     from qbench.cli.fetch import tell_missing
 
     tell_missing(chosen, suite)
     from qbench.cli.progress import progress
+    from qbench.execution.executor import Crew, find_executor
     from qbench.execution.run import run_suite
     from qbench.stages.stage import DEFAULT_BATCH_SIZE, Runtime
 
     runtime = Runtime(device, batch_size or DEFAULT_BATCH_SIZE, int(cache_gb * 1e9))
-    if device != "auto":
-        runtime.torch_device()
+    crew = Crew(processes, threads, address)
+    find_executor(executor, runtime, crew)
     if chosen.standins and not as_json:
         _print_standins(chosen)
     opened = options.open_store(store)
     try:
-        with progress(opened, processes) as listener:
-            outcome = run_suite(chosen, opened, results, runtime, listener, processes)
+        with progress(opened, processes or 1) as listener:
+            outcome = run_suite(chosen, opened, results, runtime, listener, executor, crew)
     except KeyboardInterrupt:
         print("\nqbench: stopped; what is finished is kept, run the same command to go on", file=sys.stderr)
         raise typer.Exit(130) from None

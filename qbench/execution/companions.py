@@ -17,7 +17,6 @@ from pathlib import Path
 from threading import Thread
 
 from qbench.errors import QbenchError
-from qbench.execution.inline import Inline
 from qbench.execution.listener import Listener
 from qbench.plan import Plan
 from qbench.stages.stage import Runtime
@@ -66,6 +65,8 @@ def _ctrl_c_held_back() -> Iterator[None]:
 
 
 def _work(plan: Plan, root: Path, runtime: Runtime) -> None:
+    from qbench.execution.inline import Inline  # which starts companions, and so imports this
+
     Thread(target=_end_with_the_first_process, daemon=True).start()
     try:
         Inline(plan, Store(root), runtime, Listener()).run(lambda cell: None)

@@ -9,8 +9,7 @@ from pathlib import Path
 from qbench.cell import cell_id
 from qbench.environment import environment, git_state
 from qbench.errors import ResultsError
-from qbench.execution.companions import companions
-from qbench.execution.inline import Inline
+from qbench.execution.executor import DEFAULT_EXECUTOR, Crew, find_executor
 from qbench.execution.listener import Listener
 from qbench.plan import CellPlan, make_plan
 from qbench.records import Record, read_record, write_record
@@ -45,7 +44,13 @@ class Outcome:
 
 
 def run_suite(
-    suite: Suite, store: Store, results: Path, runtime: Runtime, listener: Listener, processes: int = 1
+    suite: Suite,
+    store: Store,
+    results: Path,
+    runtime: Runtime,
+    listener: Listener,
+    executor: str = DEFAULT_EXECUTOR,
+    crew: Crew = Crew(),
 ) -> Outcome:
     """Run a suite; whatever is in the store is not computed again.
 
@@ -55,17 +60,20 @@ def run_suite(
         results: folder of results; the suite's own lie in ``results/<name>``.
         runtime: device and batch size.
         listener: hears of everything.
-        processes: how many work on it, this one among them.
+        executor: public id of the executor.
+        crew: who works on it.
 
     Raises:
+        QbenchError: the executor is unknown or cannot do what is asked for.
         ResultsError: the results folder cannot be written.
         StoreError: the store gave out; what was finished is kept.
     """
+    chosen = find_executor(executor, runtime, crew)
     folder = results / suite.name
     _check_writable(folder)
     plan = make_plan(suite)
     git = git_state(suite.path)
-    executor = Inline(plan, store, runtime, listener)
+    worker = chosen(plan, store, runtime, listener, crew)
     records: dict[str, Record] = {}
     for planned in plan.cells:
         record = pending_record(suite, planned)
@@ -75,7 +83,7 @@ def run_suite(
             write_record(record, path)
 
     def settled(planned: CellPlan) -> None:
-        record = settled_record(records[planned.cell.id], planned, store, executor.failures, git)
+        record = settled_record(records[planned.cell.id], planned, store, worker.failures, git)
         if not record.environment:
             record = record.model_copy(update={"environment": environment(str(runtime.torch_device()))})
         path = record_path(folder, planned.cell.id)
@@ -86,8 +94,7 @@ def run_suite(
         write_strip(planned, record, store, folder)
         records[planned.cell.id] = record
 
-    with companions(processes - 1, plan, store, runtime):
-        executor.run(settled)
+    worker.run(settled)
     tables = write_suite_tables(folder)
     mine = {record_path(folder, cell_id(key)) for key in suite.positions}
     strangers = sorted(path for path in (folder / "records").glob("*.json") if path not in mine)

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qbench.execution.executor import Crew
+
 Qbench = Callable[..., Any]
 MicroSuite = Callable[..., Path]
 
@@ -111,9 +113,12 @@ class TestHowItIsRun:
 
         given: dict[str, Any] = {}
 
-        def run_suite(suite: Any, store: Any, results: Path, runtime: Any, listener: Any, processes: int) -> Any:
+        def run_suite(
+            suite: Any, store: Any, results: Path, runtime: Any, listener: Any, executor: str, crew: Any
+        ) -> Any:
             names = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")
-            given.update(runtime=runtime, processes=processes, environment={name: os.environ[name] for name in names})
+            environment = {name: os.environ[name] for name in names}
+            given.update(runtime=runtime, executor=executor, crew=crew, environment=environment)
             return run.Outcome(results, (), (), ())
 
         monkeypatch.setattr(run, "run_suite", run_suite)
@@ -123,7 +128,8 @@ class TestHowItIsRun:
         self, qbench: Qbench, micro_suite: MicroSuite, given: dict[str, Any]
     ):
         assert qbench("run", micro_suite()).code == 0
-        assert (given["processes"], given["runtime"].cache_bytes) == (1, 4_000_000_000)
+        assert (given["executor"], given["crew"]) == ("inline", Crew())
+        assert given["runtime"].cache_bytes == 4_000_000_000
 
     @pytest.mark.parametrize(("gigabytes", "size"), [("0", 0), ("0.25", 250_000_000), ("16", 16_000_000_000)])
     def test_the_cache_is_counted_in_decimal_gigabytes(
@@ -146,7 +152,7 @@ class TestHowItIsRun:
         monkeypatch.setattr(os, "cpu_count", lambda: cores)
         monkeypatch.delenv("OMP_NUM_THREADS")
         assert qbench("run", micro_suite(), "--processes", processes).code == 0
-        assert given["processes"] == processes
+        assert given["crew"] == Crew(processes)
         assert given["environment"] == {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
 
     def test_what_the_user_has_set_of_threads_stays(

@@ -15,6 +15,7 @@ import pytest
 
 from qbench.execution import companions as module
 from qbench.execution.companions import companions
+from qbench.execution.executor import Crew
 from qbench.execution.listener import Listener
 from qbench.execution.run import run_suite
 from qbench.plan import Plan, make_plan
@@ -167,7 +168,8 @@ class TestStarting:
     ):
         suite = load_suite(micro_suite(bits=["W4A32"]))
         store = Store(workplace / "store")
-        outcome = run_suite(suite, store, workplace / "results", Runtime("cpu"), Listener(), processes)
+        crew = Crew(processes)
+        outcome = run_suite(suite, store, workplace / "results", Runtime("cpu"), Listener(), crew=crew)
         assert [record.status for record in outcome.records] == ["complete"] * 2
         assert [event for event, _ in events] == [
             each for each in ("start", "terminate", "join") for _ in range(processes - 1)

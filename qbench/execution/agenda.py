@@ -1,0 +1,103 @@
+"""What is left of a plan, and what follows from what came of a stage. Every executor works one off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from qbench.errors import DamagedArtefact
+from qbench.execution.attempt import Appeared, Busy, Computed, Damaged, Failed, Outcome
+from qbench.execution.listener import Listener
+from qbench.plan import CellPlan, Plan
+from qbench.stages.stage import Stage
+from qbench.store import Store
+
+
+class Agenda:
+    """The stages that are still to be computed.
+
+    Making one sets damaged targets aside: records are made from these, while inputs are looked at when they are read.
+
+    Args:
+        plan: what is wanted.
+        store: where artefacts are.
+        listener: hears of everything that changes.
+
+    Attributes:
+        to_do: stages by digest, inputs first.
+        failures: reason by digest, for stages that failed and those that depend on them.
+    """
+
+    def __init__(self, plan: Plan, store: Store, listener: Listener) -> None:
+        self._plan = plan
+        self._store = store
+        self._listener = listener
+        self._set_damaged_targets_aside()
+        self.to_do = plan.missing(store)
+        self.failures: dict[str, str] = {}
+        self._unsettled = list(plan.cells)
+
+    def announce(self) -> None:
+        """Tell the listener how much there is to do."""
+        self._listener.planned(dict(self.to_do), len(self._plan.stages))
+
+    def ready(self) -> list[Stage]:
+        """Return the stages whose inputs are all there, in the order of the plan."""
+        return [stage for stage in self.to_do.values() if self.is_ready(stage)]
+
+    def is_ready(self, stage: Stage) -> bool:
+        """Whether a stage is to be computed and its inputs are all there."""
+        if stage.digest not in self.to_do:
+            return False
+        return not any(each.digest in self.to_do for each in stage.inputs().values())
+
+    def note(self, stage: Stage, outcome: Outcome) -> bool:
+        """Draw the consequences of what came of a stage; return whether anything changed."""
+        match outcome:
+            case Busy():
+                return False
+            case Appeared():
+                del self.to_do[stage.digest]
+                self._listener.appeared(stage)
+            case Computed(seconds):
+                del self.to_do[stage.digest]
+                self._listener.finished(stage, seconds)
+            case Failed(reason, details):
+                line = " ".join(f"{stage.kind}: {reason}".split())
+                self._listener.failed(stage, line, details)
+                self._give_up(stage, line)
+            case Damaged(digest, reason):
+                damaged = next(each for each in stage.inputs().values() if each.digest == digest)
+                self._listener.damaged(damaged, reason)
+                self.to_do = {**self._plan.missing(self._store, [damaged]), **self.to_do}
+        return True
+
+    def settle(self, settled: Callable[[CellPlan], None]) -> None:
+        """Report each cell with nothing left to do that was not reported before."""
+        unsettled = []
+        for cell in self._unsettled:
+            if any(target.digest in self.to_do for target in cell.targets):
+                unsettled.append(cell)
+            else:
+                settled(cell)
+        self._unsettled = unsettled
+
+    def _set_damaged_targets_aside(self) -> None:
+        for target in {target.digest: target for cell in self._plan.cells for target in cell.targets}.values():
+            if not self._store.has(target.kind, target.digest):
+                continue
+            try:
+                self._store.get(target.kind, target.digest)
+            except DamagedArtefact as error:
+                self._listener.damaged(target, str(error))
+                self._store.set_aside(target.kind, target.digest)
+
+    def _give_up(self, stage: Stage, line: str) -> None:
+        """Give up a stage and everything that depends on it."""
+        self.failures[stage.digest] = line
+        del self.to_do[stage.digest]
+        for other in list(self.to_do.values()):
+            failed = next((each for each in other.inputs().values() if each.digest in self.failures), None)
+            if failed is not None:
+                self.failures[other.digest] = self.failures[failed.digest]
+                del self.to_do[other.digest]
+                self._listener.skipped(other)
