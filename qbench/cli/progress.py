@@ -63,6 +63,9 @@ class _Tracker(Listener):
         self.total = len(missing)
         self.say(f"{len(missing)} of {total} stages to compute")
 
+    def joined(self, workers: int) -> None:
+        self._processes = max(1, workers)
+
     def started(self, stage: Stage) -> None:
         self._at_work, self._begun, self._done = stage, time.perf_counter(), 0.0
 

@@ -32,6 +32,10 @@ class Crew:
     address: str | None = None
 
 
+ALONE = Crew()
+"""Nothing in particular was asked for."""
+
+
 class Executor(ABC):
     """Computes what a plan misses, beside any other process that works on the same store.
 
@@ -52,7 +56,7 @@ class Executor(ABC):
         store: Store,
         runtime: Runtime,
         listener: Listener,
-        crew: Crew = Crew(),
+        crew: Crew = ALONE,
     ) -> None: ...
 
     @classmethod

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from qbench.execution.agenda import Agenda
 from qbench.execution.attempt import Outcome, attempt
 from qbench.execution.companions import companions
-from qbench.execution.executor import Crew, Executor
+from qbench.execution.executor import ALONE, Crew, Executor
 from qbench.execution.listener import Listener
 from qbench.plan import CellPlan, Plan
 from qbench.stages.stage import Runtime, Stage
@@ -30,7 +30,7 @@ class Inline(Executor):
         store: Store,
         runtime: Runtime,
         listener: Listener,
-        crew: Crew = Crew(),
+        crew: Crew = ALONE,
     ) -> None:
         self._plan = plan
         self._store = store

@@ -11,6 +11,9 @@ class Listener:
     def planned(self, missing: dict[str, Stage], total: int) -> None:
         """Hear which of ``total`` stages are to be computed, by digest."""
 
+    def joined(self, workers: int) -> None:
+        """Hear how many stages are computed at a time, where that turns out only now."""
+
     def started(self, stage: Stage) -> None:
         """Hear that a stage is being computed."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from qbench.cell import cell_id
 from qbench.environment import environment, git_state
 from qbench.errors import ResultsError
-from qbench.execution.executor import DEFAULT_EXECUTOR, Crew, find_executor
+from qbench.execution.executor import ALONE, DEFAULT_EXECUTOR, Crew, find_executor
 from qbench.execution.listener import Listener
 from qbench.plan import CellPlan, make_plan
 from qbench.records import Record, read_record, write_record
@@ -50,7 +50,7 @@ def run_suite(
     runtime: Runtime,
     listener: Listener,
     executor: str = DEFAULT_EXECUTOR,
-    crew: Crew = Crew(),
+    crew: Crew = ALONE,
 ) -> Outcome:
     """Run a suite; whatever is in the store is not computed again.
 
