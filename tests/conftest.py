@@ -31,6 +31,7 @@ micro = micro_plugins:Micro
 
 [qbench.methods]
 broken-import = micro_broken:Broken
+dies = micro_plugins:Dies
 entangled = micro_plugins:Entangled
 exits = micro_plugins:Exits
 four-only = micro_plugins:FourOnly

@@ -23,7 +23,8 @@ class Crew:
 
     Attributes:
         processes: how many processes share the work; None leaves it to the executor.
-        threads: of each process; None leaves it to the executor.
+        threads: of each worker that an executor starts elsewhere; here ``OMP_NUM_THREADS`` says it, which the command
+            line sets. None leaves it to the executor.
         address: of a cluster that runs already; None where none is meant.
     """
 

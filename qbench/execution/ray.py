@@ -116,7 +116,7 @@ class RayExecutor(Executor):
     def _work(self, cluster: Cluster, terms: Terms, settled: Callable[[CellPlan], None]) -> None:
         ray = installed_ray()
         peaks = known_peaks(self._store)
-        task = ray.remote(max_retries=0, max_calls=0)(compute).options(runtime_env=runtime_env(terms.threads))
+        task = ray.remote(max_retries=0, max_calls=0)(compute)
 
         def needs(stage: Stage) -> Needs:
             return needs_of(stage, terms.threads, self._runtime.device == "cuda", peaks, self._alive())
@@ -165,6 +165,7 @@ class RayExecutor(Executor):
                 num_gpus=wanted.gpus,
                 memory=wanted.memory or None,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=True),
+                runtime_env=runtime_env(terms.threads),
             ).remote(terms, pickle.dumps(stage), runtime)
             self._tasks[reference] = _Task(stage, node, wanted)
             self._listener.started(stage)

@@ -164,7 +164,17 @@ class TestHowItIsRun:
         assert qbench("run", micro_suite(), "--processes", 2).code == 0
         assert given["environment"] == user
 
-    @pytest.mark.parametrize(("option", "value"), [("--processes", "0"), ("--processes", "two"), ("--cache-gb", "-1")])
+    def test_threads_that_are_asked_for_count_more_than_what_is_set(
+        self, qbench: Qbench, micro_suite: MicroSuite, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        assert qbench("run", micro_suite(), "--processes", 2, "--threads", 3).code == 0
+        assert given["crew"] == Crew(2, 3)
+        assert given["environment"]["OMP_NUM_THREADS"] == "3"
+
+    @pytest.mark.parametrize(
+        ("option", "value"), [("--threads", "0"), ("--processes", "0"), ("--processes", "two"), ("--cache-gb", "-1")]
+    )
     def test_what_makes_no_sense_is_wrong_usage(
         self, qbench: Qbench, micro_suite: MicroSuite, given: dict[str, Any], option: str, value: str
     ):

@@ -234,6 +234,14 @@ class Exits(Round):
         sys.exit(7)
 
 
+class Dies(Round):
+    title = "takes its process with it, as a crash in native code does"
+
+    def quantize_weights(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> None:
+        pause("death")
+        os._exit(3)
+
+
 class NaNOutput(Round):
     """Its model puts out NaN."""
 
