@@ -3,6 +3,7 @@
 import os
 import shutil
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from qbench.environment import processor, versions
@@ -30,11 +31,24 @@ class Finding:
 
 def examine(store: Path) -> list[Finding]:
     """Look at versions, processor, accelerators, the store and every plugin; plugins are imported."""
-    return [*_versions(), *_hardware(), *_store(store), *(each for group in CATALOGUES for each in _plugins(group))]
+    return [
+        *_versions(),
+        _ray(),
+        *_hardware(),
+        *_store(store),
+        *(each for group in CATALOGUES for each in _plugins(group)),
+    ]
 
 
 def _versions() -> list[Finding]:
     return [Finding(name, version, version != "not installed") for name, version in versions().items()]
+
+
+def _ray() -> Finding:
+    try:
+        return Finding("ray", version("ray"), True)
+    except PackageNotFoundError:
+        return Finding("ray", "not installed; --executor ray needs it: pip install 'qbench[ray]'", True)
 
 
 def _hardware() -> list[Finding]:

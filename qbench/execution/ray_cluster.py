@@ -44,12 +44,10 @@ class Cluster:
     Attributes:
         threads: of each worker.
         limit: how many stages may be computed at a time; None leaves it to what each needs.
-        is_own: whether it was started here and ends with the run.
     """
 
     threads: int
     limit: int | None
-    is_own: bool
 
 
 def installed_ray() -> Any:
@@ -60,7 +58,7 @@ def installed_ray() -> Any:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray would warn about otherwise
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # workers do the work, and no less willingly than inline would
     try:
         import ray
     except ImportError:
@@ -260,10 +258,10 @@ def _of_machine(crew: Crew, cores: int) -> Cluster:
     """Return what a Ray that was started here is: so many processes, by default one for each accelerator."""
     gpus = sum(int(node.gpus) for node in alive_nodes())
     processes = crew.processes or max(1, gpus)
-    return Cluster(crew.threads or max(1, cores // processes), processes, is_own=True)
+    return Cluster(crew.threads or max(1, cores // processes), processes)
 
 
 def _of_address(crew: Crew) -> Cluster:
     """Return what a cluster is: by default one thread for each worker, or an accelerator's share of the processors."""
     shares = [int(node.cpus // node.gpus) for node in alive_nodes() if node.gpus]
-    return Cluster(crew.threads or max(1, min(shares, default=1)), None, is_own=False)
+    return Cluster(crew.threads or max(1, min(shares, default=1)), crew.processes)

@@ -1,6 +1,7 @@
 """The command line with Ray on this machine alone, started and ended with it."""
 
 import re
+import shlex
 import socket
 import subprocess
 import time
@@ -13,6 +14,7 @@ import pytest
 from qbench.errors import QbenchError
 from qbench.execution.executor import Crew
 from qbench.execution.ray_cluster import connected
+from qbench.suite import installed_suites
 
 pytest.importorskip("ray", reason="the executor ray needs Ray")
 TABLES = ("table.csv", "table.md", "curves.csv", "protocols.json", "media/curves.micro.svg")
@@ -78,6 +80,21 @@ def test_what_is_there_needs_no_cluster(qbench: Callable[..., Any], finished_sui
     assert answer.code == 0, answer.err
     assert "0 of 20 stages to compute" in answer.err
     assert time.perf_counter() - begun < 30
+
+
+def documented() -> list[str]:
+    """Return the runs that docs/cluster.md shows."""
+    text = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text(encoding="utf-8")
+    return re.findall(r"^qbench run (.*)$", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", documented())
+def test_documented_commands_are_understood(qbench: Callable[..., Any], workplace: Path, line: str):
+    """As far as possible without their clusters: the suite is there, and so is every option; a small one is planned."""
+    suite, *words = [word.replace("/shared", str(workplace)) for word in shlex.split(line)]
+    assert suite in installed_suites()
+    answer = qbench("run", "smoke", *words, "--dry-run")
+    assert answer.code == 0, answer.err
 
 
 class TestAddress:
