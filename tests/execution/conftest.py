@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,15 +31,20 @@ class TwoNodes:
     cluster: Any
     second: Any
 
-    def is_of_second(self, pid: int) -> bool:
-        """Whether a process works for the second node: workers are children of their node's raylet."""
+    def of_second(self) -> set[int]:
+        """Return the processes that work for the second node, all of them children of its raylet."""
         (raylet,) = self.second.all_processes["raylet"]
-        listing = subprocess.run(["ps", "-o", "ppid=", "-p", str(pid)], capture_output=True, text=True)
-        return listing.stdout.strip() == str(raylet.process.pid)
+        listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
+        rows = [line.split() for line in listing.stdout.splitlines()]
+        return {int(pid) for pid, parent in rows if int(parent) == raylet.process.pid}
 
     def kill_second(self) -> None:
         """Take the second node away with all its processes, as a power cut does."""
+        workers = self.of_second()
         self.cluster.remove_node(self.second, allow_graceful=False)
+        for pid in workers:  # they would end by themselves, but may finish something before
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def replace_second(self) -> None:
         """Give the cluster another second node."""
