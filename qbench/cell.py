@@ -72,7 +72,7 @@ class Cell:
         """The digest of its description; metrics are not in it, each figure has its own."""
         return digest(self.describe())
 
-    @property
+    @cached_property
     def full_precision(self) -> "Cell":
         """The full-precision cell that it is compared with."""
         return replace(self, method=None, label=FULL_PRECISION_LABEL, bits=FULL_PRECISION, boundary_bits=None)

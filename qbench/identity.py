@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from qbench.errors import DataError
 
 VERSION = 1
 """Raised when the meaning of a description changes, so that no digest of before is met again."""
+SMALL_BYTES = 1 << 16
+_SCALARS = frozenset({str, int, bool, type(None)})
 
 
 def canonical_json(value: Any) -> str:
@@ -23,7 +26,8 @@ def canonical_json(value: Any) -> str:
         TypeError: something has no canonical JSON form; write it as text or numbers first.
         ValueError: a float is NaN or infinite.
     """
-    return json.dumps(_plain(value, "$"), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    plain = value if _is_plain(value) else _plain(value, "$")
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def digest(description: Mapping[str, Any]) -> str:
@@ -51,9 +55,23 @@ def file_digest(path: Path) -> str:
     """
     try:
         with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size <= SMALL_BYTES:  # thousands are, and need no buffer that is larger
+                return hashlib.sha256(file.read()).hexdigest()
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from error
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON has it as it stands, as nearly everything; a plan takes thousands of digests, so this is quick."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return True
+    if kind is dict:
+        return all(type(key) is str for key in value) and all(map(_is_plain, value.values()))
+    if kind is list or kind is tuple:
+        return all(map(_is_plain, value))
+    return kind is float and math.isfinite(value)
 
 
 def _plain(value: Any, place: str) -> Any:

@@ -5,10 +5,12 @@ imported keeps its name and its place in the list, with the reason, and stops on
 """
 
 import importlib
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
+from functools import cached_property, lru_cache
+from importlib.metadata import Distribution, EntryPoint, entry_points
+from typing import Any
 
 from qbench.errors import PluginError, did_you_mean
 
@@ -45,10 +47,14 @@ class Catalogue:
 
     @cached_property
     def _by_name(self) -> dict[str, list[Entry]]:
-        offers = entry_points(group=self.group) if self._offers is None else self._offers
+        installed = _installed(tuple(sys.path)).select(group=self.group) if self._offers is None else self._offers
         found: dict[str, list[Entry]] = {}
-        for offer in offers:
-            package, version = (offer.dist.name, offer.dist.version) if offer.dist else ("unknown", "unknown")
+        packages: dict[Distribution | None, tuple[str, str]] = {None: ("unknown", "unknown")}
+        for offer in installed:
+            dist = offer.dist
+            if dist is not None and dist not in packages:  # it reads all its metadata each time that it is asked
+                packages[dist] = (dist.name, dist.version)
+            package, version = packages[dist]
             entries = found.setdefault(offer.name, [])
             # One package can be met twice: installed, and as metadata in the folder that Python was started in.
             if not any((entry.package, entry.target) == (package, offer.value) for entry in entries):
@@ -99,6 +105,15 @@ class Catalogue:
         if not isinstance(found, type):
             raise PluginError(f"the {self.kind} {name!r} of package {entry.package}: {entry.target} is not a class")
         return found
+
+
+@lru_cache(maxsize=1)
+def _installed(path: tuple[str, ...]) -> Any:
+    """Return what all packages on a path offer: each look goes through every package, whatever is asked for.
+
+    Python 3.11 has another class for the answer than later ones, with the same ``select``.
+    """
+    return entry_points()
 
 
 METHODS = Catalogue("method")

@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -268,12 +269,10 @@ def read_record(path: Path) -> Record:
         ResultsError: it is unreadable, of another version, or does not vouch for its own digest.
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(raw, dict) and raw.get("schema_version") not in READABLE:
-            versions = ", ".join(map(str, READABLE))
-            raise ResultsError(f"{path}: record of version {raw.get('schema_version')!r}, this qbench reads {versions}")
-        record = Record.model_validate(raw)
-        vouched = digest(record.description) == record.digest
+        record, vouched = _parsed(path.read_bytes())
+    except _OtherVersion as error:
+        versions = ", ".join(map(str, READABLE))
+        raise ResultsError(f"{path}: record of version {error.args[0]!r}, this qbench reads {versions}") from None
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         where = ".".join(map(str, problem["loc"]))
@@ -283,3 +282,17 @@ def read_record(path: Path) -> Record:
     if not vouched:
         raise ResultsError(f"{path}: its description does not give its digest, so it was altered")
     return record
+
+
+class _OtherVersion(Exception):
+    """What is read is a record of a version that this qbench does not know."""
+
+
+@lru_cache(maxsize=1024)
+def _parsed(content: bytes) -> tuple[Record, bool]:
+    """Return a record and whether it vouches for its digest; a run reads each of its records several times."""
+    raw = json.loads(content.decode("utf-8"))
+    if isinstance(raw, dict) and raw.get("schema_version") not in READABLE:
+        raise _OtherVersion(raw.get("schema_version"))
+    record = Record.model_validate(raw)
+    return record, digest(record.description) == record.digest

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,13 @@ class Suite:
     is_standin: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)
     published: tuple[str, ...] = ()
+
+    @cached_property
+    def file_name(self) -> str:
+        """What names it to `qbench run`: bare if it comes with the package, with its suffix otherwise; no folder."""
+        installed = installed_suites().get(self.path.stem)
+        is_installed = installed is not None and installed.read_bytes() == self.path.read_bytes()
+        return self.path.stem if is_installed else self.path.name
 
     def only(self, selection: Mapping[str, Collection[str]]) -> "Suite":
         """Return the suite with the cells that agree with a selection, and the full precision these need.

@@ -6,15 +6,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from typing import TYPE_CHECKING
 
 from qbench.estimate import Rates
 from qbench.execution.listener import Listener
 from qbench.stages.stage import Stage
 from qbench.store import Store
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 QUIET_SECONDS = 30.0
 """How long a log stays silent within one stage."""
@@ -30,6 +32,9 @@ def progress(store: Store, processes: int = 1) -> Iterator[Listener]:
     if not sys.stderr.isatty():
         yield _Lines(store, processes)
         return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -50,7 +55,7 @@ class _Tracker(Listener):
     """Counts stages and estimates what is left."""
 
     def __init__(self, store: Store, processes: int) -> None:
-        self._rates = Rates.of_store(store)
+        self._store = store
         self._processes = processes
         self.left: dict[str, Stage] = {}
         self.total = 0
@@ -58,10 +63,16 @@ class _Tracker(Listener):
         self._begun = 0.0
         self._done = 0.0
 
+    @cached_property
+    def _rates(self) -> Rates:
+        """Read when the first stage is to be computed: it takes a look at every artefact of the store."""
+        return Rates.of_store(self._store)
+
     def planned(self, missing: dict[str, Stage], total: int) -> None:
         self.left = dict(missing)
         self.total = len(missing)
-        self.say(f"{len(missing)} of {total} stages to compute")
+        left = self.time_left() if missing else ""
+        self.say(f"{len(missing)} of {total} stages to compute{left and f', {left}'}")
 
     def joined(self, workers: int) -> None:
         self._processes = max(1, workers)

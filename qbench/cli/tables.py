@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import groupby
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -23,9 +24,13 @@ def print_records(records: Sequence[Record]) -> None:
     for workload, group in groupby(records, key=lambda record: record.workload):
         of_workload = list(group)
         console.print(Text(f"{workload}: {conditions(of_workload)}"))
-        full = _rows(of_workload, with_intervals=True)
-        fits = sum(max(map(len, column)) + GAP for column in zip(*full, strict=True)) <= console.width
-        console.print(_table(full if fits else _rows(of_workload, with_intervals=False)))
+        rows = _rows(of_workload, with_intervals=True)
+        if _width(rows) > console.width:
+            rows = _rows(of_workload, with_intervals=False)
+        if _width(rows) <= console.width:
+            console.print(_lines(rows), no_wrap=True)
+        else:
+            console.print(_table(rows))
 
 
 def _rows(records: Sequence[Record], with_intervals: bool) -> list[list[str]]:
@@ -47,6 +52,24 @@ def _figure(record: Record, name: str, info: MetricInfo, with_intervals: bool) -
     if not is_about_quality(info):
         return value
     return " ".join(filter(None, (value, difference if with_intervals else difference.partition(" ")[0])))
+
+
+def _width(rows: Sequence[Sequence[str]]) -> int:
+    """Return how wide a table is, the gap behind its last column included."""
+    return sum(width + GAP for width in _widths(rows))
+
+
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+
+
+def _lines(rows: Sequence[Sequence[str]]) -> Text:
+    """Return a table that fits; rich would look for places to break every cell, which takes long for many rows."""
+    widths = _widths(rows)
+    lines = [(" " * GAP).join(map(set_cell_size, row, widths)) for row in rows]
+    text = Text("\n".join(lines))
+    text.stylize("bold", 0, len(lines[0]))
+    return text
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Table:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 
 from qbench.execution.agenda import Agenda
 from qbench.execution.attempt import Outcome, attempt
-from qbench.execution.companions import companions
 from qbench.execution.executor import ALONE, Crew, Executor
 from qbench.execution.listener import Listener
 from qbench.plan import CellPlan, Plan
@@ -53,6 +52,11 @@ class Inline(Executor):
 
     def run(self, settled: Callable[[CellPlan], None]) -> None:
         """Work until every cell is complete or has failed."""
+        if not self._companions:
+            self._work(settled)
+            return
+        from qbench.execution.companions import companions  # multiprocessing takes its time to import
+
         with companions(self._companions, self._plan, self._store, self._runtime):
             self._work(settled)
 

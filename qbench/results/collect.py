@@ -27,7 +27,7 @@ from qbench.stages.profile import FILE as PROFILE_FILE
 from qbench.stages.score import FILE as SCORE_FILE
 from qbench.stages.score import WITHOUT_FILE, Score
 from qbench.store import Artefact, Store
-from qbench.suite import Suite, installed_suites
+from qbench.suite import Suite
 
 ELSEWHERE = "..."
 """What a record has in place of a value with a path, which is nobody else's business."""
@@ -74,18 +74,11 @@ def suite_info(suite: Suite, position: int) -> SuiteInfo:
         name=suite.name,
         title=suite.title,
         position=position,
-        file=_file_name(suite.path),
+        file=suite.file_name,
         standin=suite.is_standin,
         overrides={key: ELSEWHERE if _holds_path(value) else value for key, value in suite.overrides.items()},
         published=list(suite.published),
     )
-
-
-def _file_name(path: Path) -> str:
-    """Return what names a suite to `qbench run`: bare if it comes with the package, with its suffix otherwise."""
-    installed = installed_suites().get(path.stem)
-    is_installed = installed is not None and installed.read_bytes() == path.read_bytes()
-    return path.stem if is_installed else path.name
 
 
 def _holds_path(value: Any) -> bool:

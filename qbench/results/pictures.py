@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from qbench.errors import ResultsError
 from qbench.records import Record, write_bytes
-from qbench.results.strips import StripInfo, read_strip, strip_path
+from qbench.results.strips import END_OF_PNG, StripInfo, read_strip, strip_path
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,7 +21,6 @@ LABEL_WIDTH = 130
 """At least; long labels get more."""
 TARGET_SIDE = 48
 GAP = 4
-END_OF_PNG = b"IEND\xaeB`\x82"
 
 
 def write_sheets(records: Sequence[Record], folder: Path) -> list[str]:

@@ -11,15 +11,11 @@ import errno
 import hashlib
 import json
 import os
-import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
 
 from qbench.errors import DataError
 from qbench.workloads.disk_space import check_space, size_text
@@ -117,6 +113,10 @@ def download(remote: Remote, path: Path, report: Report) -> None:
 
 def _fill(remote: Remote, part: Path, report: Report) -> None:
     """Receive until nothing is missing."""
+    import ssl
+    from http.client import HTTPException
+    from urllib.error import URLError
+
     fruitless = 0
     was_reached = False
     while True:
@@ -143,6 +143,9 @@ def _fill(remote: Remote, part: Path, report: Report) -> None:
 
 def _opened(remote: Remote, part: Path) -> Any:
     """Ask for what is missing, or for everything where nobody could tell whether the rest belongs to the part."""
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
     request = Request(remote.url, headers={"User-Agent": "qbench", "Accept-Encoding": "identity"})
     for name, value in remote.secrets.items():
         request.add_unredirected_header(name, value)
