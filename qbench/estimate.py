@@ -1,6 +1,6 @@
 """What stages will cost, judged by those that were computed before."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -23,6 +23,16 @@ class Estimate:
     seconds: float
     peak_memory_mb: float | None
     unknown_kinds: tuple[str, ...]
+
+
+def _typical(rates: Sequence[float]) -> float:
+    """Return what the next stage will take for each unit of work.
+
+    The first stage of a process pays for imports, and for what libraries set up once: thirty times what a profile
+    takes. The median leaves it out, but not where there are two, as after the first quantized cell: that and its full
+    precision.
+    """
+    return min(rates) if len(rates) == 2 else median(rates)
 
 
 class Rates:
@@ -54,7 +64,7 @@ class Rates:
         known = self._rates.get((stage.kind, stage.group))
         if known is None and stage.groups_are_alike:
             known = [rate for (kind, _), rates in self._rates.items() if kind == stage.kind for rate in rates]
-        return median(known) * stage.work if known else None
+        return _typical(known) * stage.work if known else None
 
     def estimate(self, stages: Iterable[Stage]) -> Estimate:
         """Return what stages will cost together, one after the other."""

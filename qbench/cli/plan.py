@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -33,6 +33,7 @@ def plan(
     only: OnlyOption = None,
     overrides: SetOption = None,
     standin: StandinOption = False,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that will share the work.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a suite would run. Says what of it is cached and what the rest will cost."""
@@ -46,13 +47,14 @@ def plan(
     made = make_plan(chosen)
     opened = options.open_store(store, read_only=True)
     missing = made.missing(opened)
-    cost = Rates.of_store(opened).estimate(missing.values())
+    cost = (Rates.of_store(opened) if missing else Rates()).estimate(missing.values())
     total, needed = (Counter(stage.kind for stage in each.values()) for each in (made.stages, missing))
     if as_json:
         cells = [{"cell": each.cell.id, "digest": each.cell.digest} for each in made.cells]
         stages = {kind: {"total": total[kind], "to_compute": needed[kind]} for kind in total}
         estimate = {
-            "seconds": None if cost.unknown_kinds else cost.seconds,
+            "seconds": None if cost.unknown_kinds else cost.seconds / processes,
+            "processes": processes,
             "peak_memory_mb": cost.peak_memory_mb,
             "unknown_kinds": cost.unknown_kinds,
         }
@@ -66,18 +68,21 @@ def plan(
         typer.echo(f"  {each.cell.id:48} {'cached' if done else 'to run'}")
     for kind in total:
         typer.echo(f"{kind:12} {needed[kind]:6} to compute, {total[kind] - needed[kind]:6} cached or not needed")
-    typer.echo(_sentence(cost) if missing else "nothing to compute")
+    typer.echo(_sentence(cost, processes) if missing else "nothing to compute")
     for found in _memory(made, missing, batch_size):
         typer.echo(_memory_sentence(found))
 
 
-def _sentence(cost: "Estimate") -> str:
+def _sentence(cost: "Estimate", processes: int) -> str:
     from qbench.cli.progress import duration
 
-    if cost.unknown_kinds:
-        return f"no estimate: nothing of the kind was computed in this store before ({', '.join(cost.unknown_kinds)})"
+    unknown = f"nothing of the kind was computed in this store before ({', '.join(cost.unknown_kinds)})"
+    if not cost.seconds:
+        return f"no estimate: {unknown}"
     memory = "" if cost.peak_memory_mb is None else f", at most {cost.peak_memory_mb / 1000:.1f} GB of memory"
-    return f"about {duration(cost.seconds)}{memory}, judged by earlier stages in this store"
+    shared = "one process" if processes == 1 else f"{processes} processes"
+    judged = f"{duration(cost.seconds / processes)} in {shared}{memory}, judged by earlier stages in this store"
+    return f"more than {judged}: of some, {unknown}" if cost.unknown_kinds else f"about {judged}"
 
 
 def _memory(made: "Plan", missing: "Mapping[str, Stage]", batch_size: int | None) -> "list[WorkloadMemory]":

@@ -71,8 +71,8 @@ class _Tracker(Listener):
     def planned(self, missing: dict[str, Stage], total: int) -> None:
         self.left = dict(missing)
         self.total = len(missing)
-        left = self.time_left() if missing else ""
-        self.say(f"{len(missing)} of {total} stages to compute{left and f', {left}'}")
+        expected = self.time_left() if missing else ""
+        self.say(", ".join(filter(None, (f"{len(missing)} of {total} stages to compute", expected))))
 
     def joined(self, workers: int) -> None:
         self._processes = max(1, workers)

@@ -57,7 +57,14 @@ def run(
         from qbench.cli.plan import plan
 
         return plan(
-            suite, store=store, batch_size=batch_size, only=only, overrides=overrides, standin=standin, as_json=as_json
+            suite,
+            store=store,
+            batch_size=batch_size,
+            only=only,
+            overrides=overrides,
+            standin=standin,
+            processes=processes,
+            as_json=as_json,
         )
 
     # Threads that wait should sleep: spinning ones make two runs on one machine several times slower.

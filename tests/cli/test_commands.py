@@ -49,6 +49,25 @@ class TestPlan:
         assert plan["estimate"]["seconds"] >= 0
         assert plan["estimate"]["peak_memory_mb"] > 0
 
+    def test_it_says_for_how_many_processes_it_reckons(
+        self, qbench: Qbench, finished_suite: Path, micro_suite: MicroSuite
+    ):
+        more = micro_suite(seeds=[0, 1, 2, 3])
+        alone, shared = (qbench("plan", more, *words) for words in ([], ["--processes", 2]))
+        assert " in one process, at most " in alone.out
+        assert " in 2 processes, at most " in shared.out
+        one, two = (qbench("plan", more, "--json", *words).json["estimate"] for words in ([], ["--processes", 2]))
+        assert one["seconds"] == pytest.approx(2 * two["seconds"])
+        assert (one["processes"], two["processes"]) == (1, 2)
+
+    def test_what_is_known_is_said_beside_what_is_not(
+        self, qbench: Qbench, finished_suite: Path, micro_suite: MicroSuite
+    ):
+        line = qbench("plan", micro_suite(methods=["round", "other-round"])).out
+        assert "more than " in line
+        assert "of some, nothing of the kind was computed in this store before (activations, weights)" in line
+        assert "no estimate: " in qbench("plan", finished_suite, "--store", "empty").out
+
     def test_it_says_how_much_memory_calibration_needs(
         self, qbench: Qbench, micro_suite: MicroSuite, finished_suite: Path
     ):

@@ -61,7 +61,21 @@ def at_work(store: Store, *planned: Stage, processes: int = 1) -> Iterator[Liste
 
 def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
     """What was said since the last look, but for the first line of all."""
-    return [line for line in capsys.readouterr().err.splitlines() if not line.endswith("stages to compute")]
+    return [line for line in capsys.readouterr().err.splitlines() if "stages to compute" not in line]
+
+
+class TestAtTheStart:
+    def test_it_says_what_all_of_it_will_take(
+        self, stages, store: Store, capsys: pytest.CaptureFixture[str], put_artefact: Put
+    ):
+        first, *rest = stages["sample"]
+        put_artefact(store, first, seconds=100.0)
+        with at_work(store, *rest):
+            assert capsys.readouterr().err == f"{len(rest)} of {len(rest)} stages to compute, about 3 min left\n"
+
+    def test_of_an_empty_store_nothing_is_known(self, stages, store: Store, capsys: pytest.CaptureFixture[str]):
+        with at_work(store, *stages["sample"]):
+            assert capsys.readouterr().err.endswith("stages to compute\n")
 
 
 class TestWithinAStage:
@@ -156,7 +170,7 @@ class TestOfTheRun:
                 listener.advanced(at_hand, share * at_hand.work)
                 assert shown(listener) == f"about {left} left"
             listener.finished(at_hand, 60.0)
-            assert shown(listener) == "about 80 s left"  # between 60 and 100
+            assert shown(listener) == "about 60 s left"  # of two the faster
 
     def test_several_processes_share_it(
         self, stages, store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, put_artefact: Put
