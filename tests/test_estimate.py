@@ -121,7 +121,7 @@ def test_what_is_no_artefact_is_passed_over(plan: Plan, store: Store, put_artefa
 def test_after_the_first_cell_it_is_within_a_factor_of_two(
     qbench: Callable[..., Any], micro_suite: Callable[..., Path], workplace: Path
 ):
-    """Of three suites that differ in their seeds one has to be: a machine that is busy now and idle then is no fault."""
+    """One of three suites that differ in their seeds has to be: the machine may be busy now and idle then."""
     ratios = []
     for attempt in range(3):
         suite = micro_suite(samples=500, steps=20, seeds=[10 * attempt, 10 * attempt + 1])
