@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,7 @@ class Rows:
             of_owner = owners == owner
             first = self._ends[owner] - len(self._shards[owner])
             found[of_owner] = self._shards[owner][positions[of_owner] - first]
+            _let_go(self._shards[owner])
         if self._shards[0].dtype == np.uint8:
             found /= 127.5
             found -= 1
@@ -75,3 +77,10 @@ class Rows:
     def without(self, group: int, groups: int) -> Rows:
         """Return all rows but those of a group."""
         return Rows(self._shards, self._chosen[np.arange(len(self)) % groups != group])
+
+
+def _let_go(shard: NDArray[Any]) -> None:
+    """Give back the memory of what was read of a mapped file: as long as it is held, all images come to be in it."""
+    mapped = shard.base
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)

@@ -1,6 +1,9 @@
 """Benchmarks compare two things in one run, turn and turn about, so that a busy machine slows both.
 
 ``pytest tests/benchmarks`` measures and asserts; with ``--benchmark-disable``, as in CI, each thing runs once.
+
+Each leaves in ``benchmark.extra_info``, for ``write_table.py``: ``ratio`` and ``limit``; ``bound``, "at most" or
+"at least"; ``unit``, empty for a ratio; and ``compared``, what stands over what.
 """
 
 import time
@@ -14,6 +17,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from qbench.bits import BitWidth
 from qbench.diffusion.unet_structure import unet_structure
+from qbench.environment import environment
 from qbench.plugins import WORKLOADS
 from qbench.quant import CalibrationData, QuantModel
 from qbench.workload import Workload
@@ -23,14 +27,37 @@ ROUNDS = 11
 """Turns of each; one before them warms up. The median of so many ratios varies by about a hundredth."""
 
 
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """Say what decides speed here, besides what pytest-benchmark finds out."""
+    found = environment("cpu")
+    machine_info["qbench"] = {key: found[key] for key in ("processor", "cores", "instructions", "threads", "versions")}
+    if torch.cuda.is_available():
+        machine_info["qbench"]["accelerator"] = torch.cuda.get_device_name()
+
+
 @pytest.fixture
-def takes_at_most(benchmark: BenchmarkFixture) -> Callable[[Work, Work, float], bool]:
+def judged(benchmark: BenchmarkFixture) -> Callable[..., bool]:
+    """Return a judge of a number that a test has measured itself; nothing is judged where benchmarks are off."""
+
+    def judge(measured: float, limit: float, compared: str = "", unit: str = "", bound: str = "at most") -> bool:
+        benchmark.extra_info |= {
+            "ratio": measured, "limit": limit, "compared": compared, "unit": unit, "bound": bound
+        }  # fmt: skip
+        benchmark.pedantic(lambda: None)
+        print(f"{compared}: {measured:.3f} {unit}; {bound} {limit:.3f}")
+        return benchmark.disabled or (measured <= limit if bound == "at most" else measured >= limit)
+
+    return judge
+
+
+@pytest.fixture
+def takes_at_most(benchmark: BenchmarkFixture) -> Callable[..., bool]:
     """Return a judge of whether the first takes at most so many times as long as the second.
 
     Where benchmarks are switched off, both run once and nothing is judged.
     """
 
-    def judge(measured: Work, reference: Work, limit: float) -> bool:
+    def judge(measured: Work, reference: Work, limit: float, compared: str = "") -> bool:
         if benchmark.disabled:
             measured()
             reference()
@@ -38,7 +65,7 @@ def takes_at_most(benchmark: BenchmarkFixture) -> Callable[[Work, Work, float], 
             return True
         pairs = [(_seconds(measured), _seconds(reference)) for _ in range(1 + ROUNDS)][1:]
         ratio = median(ours / theirs for ours, theirs in pairs)
-        benchmark.extra_info |= {"ratio": ratio, "limit": limit}
+        benchmark.extra_info |= {"ratio": ratio, "limit": limit, "compared": compared}
         benchmark.pedantic(measured, rounds=2)
         print(f"{ratio:.3f} times as long; at most {limit:.3f}")
         return ratio <= limit

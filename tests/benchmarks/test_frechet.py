@@ -41,6 +41,7 @@ def test_a_distance_at_2048_dimensions(benchmark: BenchmarkFixture) -> None:
 
     assert ours == pytest.approx([theirs, theirs], rel=1e-6)
     advantage = (turned_back - turned) / median([turned - begun, ended - turned_back])
-    benchmark.extra_info |= {"advantage": advantage, "least": ADVANTAGE}
+    compared = "Frechet distance at 2,048 dimensions over clean-fid's"
+    benchmark.extra_info |= {"ratio": 1 / advantage, "limit": 1 / ADVANTAGE, "compared": compared}
     print(f"{advantage:.2f} times as fast at {dimensions} dimensions; at least {ADVANTAGE} at 2,048")
     assert benchmark.disabled or advantage >= ADVANTAGE

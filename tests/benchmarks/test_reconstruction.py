@@ -74,7 +74,7 @@ def test_collecting_inputs_and_targets_of_all_units(
         for inputs, targets in naive_loop(model, data, names):
             assert len(inputs) == len(targets) == len(data) // data.batch_size
 
-    assert takes_at_most(walk, naive, 1 / 6)
+    assert takes_at_most(walk, naive, 1 / 6, "collecting all blocks' inputs and targets over a run up to each block")
 
 
 def test_both_ways_of_collecting_give_the_same_targets(model: QuantModel, data: CalibrationData) -> None:
@@ -119,7 +119,8 @@ def test_an_iteration_against_the_blocks_own_forward_and_backward(
         for weight in weights:
             weight.requires_grad_(False)
 
-    assert takes_at_most(reconstruct, own, 1.3)
+    compared = f"an iteration of reconstruction over the block's own forward and backward: {name}"
+    assert takes_at_most(reconstruct, own, 1.3, compared)
 
 
 def forward_and_backward(unit: Unit, rows: Tensor, weights: list[Tensor]) -> None:

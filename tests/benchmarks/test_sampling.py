@@ -41,7 +41,9 @@ def test_images_per_second_of_a_frozen_model(
     def full_precision() -> None:
         sample(lambda: plain(x, timesteps, return_dict=False))
 
-    assert takes_at_most(quantized, full_precision, 1 / share)
+    assert takes_at_most(
+        quantized, full_precision, 1 / share, f"sampling with a frozen {bits} model over full precision"
+    )
 
 
 def sample(call: Callable[[], object]) -> None:
