@@ -1,9 +1,5 @@
 """What `qbench plan` says after one cell of the kind must be what the rest takes, within a factor of two."""
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,19 +22,17 @@ ON_TINY_DDIM: dict[str, Any] = {
 
 
 def test_the_rest_of_a_table_over_what_was_estimated(
-    benchmark: BenchmarkFixture, judged: Callable[..., bool], micro_suite: Callable[..., Path], workplace: Path
+    benchmark: BenchmarkFixture,
+    judged: Callable[..., bool],
+    qbench: Callable[..., Any],
+    micro_suite: Callable[..., Path],
+    workplace: Path,
 ) -> None:
     suite = micro_suite(**({"methods": ["round", "other-round"]} if benchmark.disabled else ON_TINY_DDIM))
-    bits = "W4A8"
-
-    def qbench(*words: str) -> str:
-        command = [sys.executable, "-m", "qbench", *words]
-        return subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ).stdout
-
-    qbench("run", str(suite), "--only", f"bits={bits}")
+    assert qbench("run", suite, "--only", "bits=W4A8").code == 0
     missing = make_plan(load_suite(suite)).missing(Store(workplace / "store"))
-    estimated = json.loads(qbench("plan", str(suite), "--json"))["estimate"]["seconds"]
-    qbench("run", str(suite))
+    estimated = qbench("plan", suite, "--json").json["estimate"]["seconds"]
+    assert qbench("run", suite).code == 0
     store = Store(workplace / "store")
     took = sum(store.manifest(stage.kind, stage.digest).seconds for stage in missing.values())
     compared = "the estimate for the rest of a table over what it takes, or the other way round"
