@@ -154,6 +154,7 @@ class _Planner:
         self._path = path
         self._extractors: dict[tuple[str, str], Extractor] = {}
         self._missing: dict[tuple[str, str], str] = {}
+        self._quantizations: dict[tuple[str, str], Quantized] = {}
         self._images: dict[tuple[str, str], tuple[Sample, ...]] = {}
         self._features: dict[tuple[str, str, tuple[str, str]], tuple[Features, ...]] = {}
         self._references: dict[tuple[str, tuple[str, str]], Reference] = {}
@@ -161,7 +162,7 @@ class _Planner:
     def plan(self, cell: Cell) -> CellPlan:
         self._check_captions(cell)
         is_sampled_here = self._images_made_elsewhere(cell) is None
-        of_cell = _quantized(cell) if is_sampled_here else Quantized()
+        of_cell = self._quantized(cell) if is_sampled_here else Quantized()
         profile = Profile(cell.workload, cell.bits, cell.boundary_bits, of_cell) if is_sampled_here else None
         samples = min(CURVE_SAMPLES, cell.samples)
         has_curve = cell.method is not None and is_sampled_here
@@ -232,11 +233,20 @@ class _Planner:
                 assert cell.method is not None
                 make = partial(Imported, quantized=Quantized(), method=cell.method)
             elif cell.method is not None:
-                make = partial(Sample, quantized=_quantized(cell))
+                make = partial(Sample, quantized=self._quantized(cell))
             self._images[key] = tuple(
                 make(cell.workload, cell.seed, indices.start, indices.stop) for indices in shards(cell.samples)
             )
         return self._images[key]
+
+    def _quantized(self, cell: Cell) -> Quantized:
+        if cell.method is None:
+            return Quantized()
+        key = (cell.workload_label, cell.digest)
+        if key not in self._quantizations:
+            assignment = Assignment(cell.workload, cell.method, cell.bits, cell.boundary_bits, cell.seed)
+            self._quantizations[key] = quantized(assignment)
+        return self._quantizations[key]
 
     def _shards(self, cell: Cell, metric: Metric) -> tuple[Shard, ...]:
         """Return what a metric reads: images, or features of them."""
@@ -315,9 +325,3 @@ def _can_be_compared(cell: Cell, metric: Metric) -> bool:
 
 def _key(need: Need) -> tuple[str, str]:
     return need.extractor or "", canonical_json(dict(need.settings))
-
-
-def _quantized(cell: Cell) -> Quantized:
-    if cell.method is None:
-        return Quantized()
-    return quantized(Assignment(cell.workload, cell.method, cell.bits, cell.boundary_bits, cell.seed))

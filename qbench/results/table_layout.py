@@ -61,7 +61,8 @@ def cells_table(
     marked = _winners(contests) if "seed" not in varying(records) else frozenset()
     published = _published_beside(ordered, verdicts)
     leaves_out = _leaves_out(ordered)
-    columns = [METHOD, BITS, *(Column(name) for name in varying(ordered))]
+    told = varying(ordered)
+    columns = [METHOD, BITS, *(Column(name) for name in told)]
     columns += _profile_columns(leaves_out)
     for name in names:
         columns.append(Column(name, metrics[name].direction))
@@ -69,7 +70,7 @@ def cells_table(
         columns += [Column(PUBLISHED, is_words=True)] if any(key[0] == name for key in published) else []
     rows = []
     for record in ordered:
-        row: list[Cell] = [label_text(record), record.bits, *(VARYING[name](record) for name in varying(ordered))]
+        row: list[Cell] = [label_text(record), record.bits, *(VARYING[name](record) for name in told)]
         row += _profile(record.profile, leaves_out)
         for name in names:
             row.append(_figure(record, name, (_name(record), name) in marked))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from qbench.bits import FULL_PRECISION_BITS, BitWidth
@@ -64,8 +65,15 @@ class Assignment:
 
     def trajectory(self, target: Target) -> Trajectory | None:
         """Return the calibration data that the method asks for."""
-        request = self.method.calibration(target)
-        return None if request is None else Trajectory(self.workload, request, self.seed)
+        if target not in self._trajectories:  # made once: it takes its digest once, and is asked for again and again
+            request = self.method.calibration(target)
+            made = None if request is None else Trajectory(self.workload, request, self.seed)
+            self._trajectories[target] = made
+        return self._trajectories[target]
+
+    @cached_property
+    def _trajectories(self) -> dict[Target, Trajectory | None]:
+        return {}
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,22 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 ROUNDS = 15
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Modules are compiled once, as those of an installed program are; some machines are told not to keep them."""
+    with pytest.MonkeyPatch.context() as context:
+        context.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+        context.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("compiled")))
+        yield
 
 
 def seconds(arguments: Sequence[str]) -> float:
