@@ -1,13 +1,23 @@
-"""Choosing the device to compute on."""
+"""Choosing the device to compute on, and what happens when its memory gives out."""
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 from qbench.errors import QbenchError
 
 if TYPE_CHECKING:
     import torch
+
+OUT_OF_MEMORY = (
+    "MPS backend out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+)
+"""What plain RuntimeErrors say where torch has no type for it."""
 
 
 def torch_device(name: str) -> torch.device:
@@ -32,3 +42,23 @@ def torch_device(name: str) -> torch.device:
     if (device.index or 0) >= count.get(device.type, 0):
         raise QbenchError(f"--device {name}: this machine has no such device; `qbench doctor` lists what it has")
     return device
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of a device, or of the host, gave out."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back what nobody holds any more; the exception that told of too little memory must be gone by then."""
+    import torch
+
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

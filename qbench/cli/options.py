@@ -36,7 +36,22 @@ StandinOption = Annotated[
     ),
 ]
 BatchSizeOption = Annotated[
-    int | None, typer.Option("--batch-size", min=1, help="Images at a time; 125 by default. Large models need fewer.")
+    int | None,
+    typer.Option(
+        "--batch-size", min=1, help="Images at a time; by default 125 on a CPU and as many as fit on an accelerator."
+    ),
+]
+TF32Option = Annotated[
+    bool, typer.Option("--tf32", help="Allow TF32, faster and less exact products on NVIDIA's devices.")
+]
+ChannelsLastOption = Annotated[
+    bool, typer.Option("--channels-last", help="Keep the channels of a pixel together while sampling.")
+]
+CompileOption = Annotated[
+    bool, typer.Option("--compile", help="Compile the denoiser for sampling, which takes a minute at first.")
+]
+CudaGraphsOption = Annotated[
+    bool, typer.Option("--cuda-graphs", help="Start the compiled denoiser as one CUDA graph; implies --compile.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 

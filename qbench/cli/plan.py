@@ -87,9 +87,9 @@ def _sentence(cost: "Estimate", processes: int) -> str:
 
 def _memory(made: "Plan", missing: "Mapping[str, Stage]", batch_size: int | None) -> "list[WorkloadMemory]":
     from qbench.memory.calibration import memory_of_plan
-    from qbench.stages.stage import DEFAULT_BATCH_SIZE, Runtime
+    from qbench.stages.stage import Runtime
 
-    return memory_of_plan(made, missing, Runtime(batch_size=batch_size or DEFAULT_BATCH_SIZE))
+    return memory_of_plan(made, missing, Runtime(batch_size=batch_size))
 
 
 def _memory_sentence(found: "WorkloadMemory") -> str:

@@ -98,6 +98,9 @@ class _Tracker(Listener):
     def skipped(self, stage: Stage) -> None:
         self.left.pop(stage.digest, None)
 
+    def noted(self, stage: Stage, sentence: str) -> None:
+        self.say(f"{stage.kind}: {stage.title}: {sentence}")
+
     def damaged(self, stage: Stage, reason: str) -> None:
         self.left[stage.digest] = stage
         self.total = max(self.total, len(self.left))

@@ -10,6 +10,9 @@ import typer
 from qbench.cli import options
 from qbench.cli.options import (
     BatchSizeOption,
+    ChannelsLastOption,
+    CompileOption,
+    CudaGraphsOption,
     JsonOption,
     OnlyOption,
     ResultsOption,
@@ -17,6 +20,7 @@ from qbench.cli.options import (
     StandinOption,
     StoreOption,
     SuiteArgument,
+    TF32Option,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +50,10 @@ def run(
         float, typer.Option(min=0, help="Memory for what calibration keeps at hand; what is more goes to files.")
     ] = 4.0,
     batch_size: BatchSizeOption = None,
+    tf32: TF32Option = False,
+    channels_last: ChannelsLastOption = False,
+    compiled: CompileOption = False,
+    cuda_graphs: CudaGraphsOption = False,
     only: OnlyOption = None,
     overrides: SetOption = None,
     standin: StandinOption = False,
@@ -80,9 +88,9 @@ def run(
     from qbench.cli.progress import progress
     from qbench.execution.executor import Crew, find_executor
     from qbench.execution.run import run_suite
-    from qbench.stages.stage import DEFAULT_BATCH_SIZE, Runtime
+    from qbench.stages.stage import Runtime
 
-    runtime = Runtime(device, batch_size or DEFAULT_BATCH_SIZE, int(cache_gb * 1e9))
+    runtime = Runtime(device, batch_size, int(cache_gb * 1e9), tf32, channels_last, compiled, cuda_graphs)
     crew = Crew(processes, threads, address)
     find_executor(executor, runtime, crew)
     if chosen.standins and not as_json:

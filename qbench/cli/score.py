@@ -39,7 +39,7 @@ def score(
         Path | None, typer.Option(metavar="FILE", help="A text file with one caption a line, in the order of names.")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Images at a time; 125 by default.")
+        int | None, typer.Option(min=1, metavar="N", help="Images at a time; 125 by default on a CPU.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     settings: Annotated[
@@ -51,9 +51,9 @@ def score(
     """Measure any images. Exit code 1 if a figure failed; the others are printed all the same."""
     values = _values(settings)
     from qbench import score_request, scoring
-    from qbench.stages.stage import DEFAULT_BATCH_SIZE, Runtime
+    from qbench.stages.stage import Runtime
 
-    runtime = Runtime(device, batch_size or DEFAULT_BATCH_SIZE)
+    runtime = Runtime(device, batch_size)
     if device != "auto":
         runtime.torch_device()
     chosen = score_request.make_metrics(

@@ -58,7 +58,9 @@ class Agenda:
             case Appeared():
                 del self.to_do[stage.digest]
                 self._listener.appeared(stage)
-            case Computed(seconds):
+            case Computed(seconds, notes):
+                for sentence in notes:
+                    self._listener.noted(stage, sentence)
                 del self.to_do[stage.digest]
                 self._listener.finished(stage, seconds)
             case Failed(reason, details):

@@ -14,6 +14,8 @@ from pathlib import Path
 from qbench.environment import environment, peak_memory_mb
 from qbench.errors import DamagedArtefact, QbenchError, StoreError
 from qbench.identity import file_digest
+from qbench.stages.computing import compute
+from qbench.stages.kept import KEPT
 from qbench.stages.stage import Runtime, Stage, Work
 from qbench.store import Artefact, Manifest, Store
 from qbench.store.store import is_about_space, store_error
@@ -25,9 +27,11 @@ class Computed:
 
     Attributes:
         seconds: time that it took.
+        notes: sentences for the user that were not told while it was computed.
     """
 
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ def attempt(
     runtime: Runtime,
     started: Callable[[], None] = lambda: None,
     report: Callable[[float], None] = lambda amount: None,
+    note: Callable[[str], None] = lambda sentence: None,
 ) -> Outcome:
     """Compute a stage, unless it is there already or another process computes it now.
 
@@ -84,6 +89,7 @@ def attempt(
         runtime: device and batch size.
         started: called when it is really computed.
         report: called with amounts of work done, in units of ``stage.work``.
+        note: called with sentences that the user should read while work goes on.
 
     Raises:
         StoreError: the store gave out; what was finished is kept.
@@ -100,7 +106,7 @@ def attempt(
             except DamagedArtefact as error:
                 store.set_aside(each.kind, each.digest)
                 return Damaged(each.digest, str(error))
-        return _compute(stage, inputs, store, runtime, started, report)
+        return _compute(stage, inputs, store, runtime, started, report, note)
 
 
 def _compute(
@@ -110,14 +116,16 @@ def _compute(
     runtime: Runtime,
     started: Callable[[], None],
     report: Callable[[float], None],
+    note: Callable[[str], None],
 ) -> Outcome:
     device = str(runtime.torch_device())  # imports torch, which is no part of the stage's time
     started()
     begun = time.perf_counter()
     try:
         with store.pending(stage.digest) as folder:
+            work = Work(inputs, folder, runtime, report, note, KEPT)
             try:
-                stage.compute(Work(inputs, folder, runtime, report))
+                compute(stage, work)
             except Exception as error:
                 # Libraries report a full disk in their own words, or in none.
                 if is_about_space(error) or store.is_full():
@@ -133,7 +141,7 @@ def _compute(
                 seconds=round(seconds, 3),
                 work=stage.work,
                 peak_memory_mb=round(peak_memory_mb(), 1),
-                environment=environment(device),
+                environment=environment(device) | work.made_with,
             )
             store.publish(folder, manifest)
     except StoreError:

@@ -10,6 +10,7 @@ from qbench.execution.attempt import Outcome, attempt
 from qbench.execution.executor import ALONE, Crew, Executor
 from qbench.execution.listener import Listener
 from qbench.plan import CellPlan, Plan
+from qbench.stages.kept import KEPT
 from qbench.stages.stage import Runtime, Stage
 from qbench.store import Store
 
@@ -52,13 +53,16 @@ class Inline(Executor):
 
     def run(self, settled: Callable[[CellPlan], None]) -> None:
         """Work until every cell is complete or has failed."""
-        if not self._companions:
-            self._work(settled)
-            return
-        from qbench.execution.companions import companions  # multiprocessing takes its time to import
+        try:
+            if not self._companions:
+                self._work(settled)
+                return
+            from qbench.execution.companions import companions  # multiprocessing takes its time to import
 
-        with companions(self._companions, self._plan, self._store, self._runtime):
-            self._work(settled)
+            with companions(self._companions, self._plan, self._store, self._runtime):
+                self._work(settled)
+        finally:
+            KEPT.drop()
 
     def _work(self, settled: Callable[[CellPlan], None]) -> None:
         agenda = self._agenda
@@ -81,4 +85,5 @@ class Inline(Executor):
             self._runtime,
             started=lambda: self._listener.started(stage),
             report=lambda amount: self._listener.advanced(stage, amount),
+            note=lambda sentence: self._listener.noted(stage, sentence),
         )

@@ -35,5 +35,8 @@ class Listener:
     def skipped(self, stage: Stage) -> None:
         """Hear that a stage is given up because one of its inputs failed."""
 
+    def noted(self, stage: Stage, sentence: str) -> None:
+        """Hear what the user should know of a stage that goes on."""
+
     def damaged(self, stage: Stage, reason: str) -> None:
         """Hear that an artefact was damaged, set aside, and will be computed again."""

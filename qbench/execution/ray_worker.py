@@ -16,7 +16,7 @@ from pathlib import Path
 
 from qbench.environment import versions
 from qbench.errors import StoreError
-from qbench.execution.attempt import Outcome, attempt
+from qbench.execution.attempt import Computed, Outcome, attempt
 from qbench.stages.stage import Runtime, Stage
 from qbench.store import Store
 
@@ -112,7 +112,9 @@ def compute(terms: Terms, pickled: bytes, runtime: Runtime) -> Outcome:
     wait_until_seen(store, stage.inputs().values())
     if runtime.device == "cuda":
         runtime = replace(runtime, device=f"cuda:{_device_index()}")
-    return attempt(stage, store, runtime)
+    notes: list[str] = []
+    outcome = attempt(stage, store, runtime, note=notes.append)
+    return replace(outcome, notes=tuple(notes)) if isinstance(outcome, Computed) else outcome
 
 
 def wait_until_seen(store: Store, stages: Iterable[Stage], patience: float = PATIENCE_SECONDS) -> None:

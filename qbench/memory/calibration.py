@@ -166,7 +166,7 @@ class _Estimates:
 
         if not rows:
             return [self._outline.searching()]
-        amount = Amount(rows, self._runtime.batch_size)
+        amount = Amount(rows, self._runtime.rows)
         found = [] if profile.recipe is None else self._outline.learning(profile, amount)
         if profile.ranges is not None or not found:
             found.append(self._outline.observing(profile.ranges or ActivationRanges(), amount))

@@ -14,9 +14,10 @@ from qbench.diffusion.codecs import from_uint8
 from qbench.diffusion.noise import INITIAL, Choice, Purpose, uniform
 from qbench.diffusion.samplers import Denoise, NoiseSource, Sampler, StepContext, sample
 from qbench.errors import DataError
+from qbench.stages.batching import Batches, cut
 from qbench.stages.denoiser import Denoiser
 from qbench.stages.stage import Work
-from qbench.stages.trajectory import Trajectory, batches
+from qbench.stages.trajectory import Trajectory
 
 
 @dataclass(frozen=True)
@@ -65,25 +66,28 @@ def from_sampler(wanted: Wanted, work: Work) -> Tensor:
     order = sorted(range(len(last)), key=last.__getitem__)
     x = wanted.empty()
 
-    def run(samples: Sequence[int]) -> None:
+    @torch.inference_mode()
+    def run(batch: range, _: Callable[[], None]) -> None:
+        samples = order[batch.start : batch.stop]
+
         def observe(step: StepContext, now: Tensor) -> None:
             work.report(sum(last[each] >= step.step_index for each in samples))
             places = [(step.step_index, each) for each in samples]
             taken = [position for position, place in enumerate(places) if place in row_of]
-            x[[row_of[places[position]] for position in taken]] = now[taken].cpu()
+            if taken:  # the host waits for the device here, which no other step should pay for
+                x[[row_of[places[position]] for position in taken]] = now[taken].cpu()
 
         denoise, noise = wanted.denoise(samples), wanted.noise(samples)
         sample(denoise, wanted.sampler, noise, wanted.denoiser.device, observe, stop=last[samples[-1]])
 
-    for batch in batches(len(order), work.runtime.batch_size):
-        run(order[batch.start : batch.stop])
+    Batches(work, _name(wanted), wanted.denoiser.device).run(len(order), run)
     return x
 
 
 def from_noise(wanted: Wanted, work: Work) -> Tensor:
     """Return standard normal noise [rows, *latent shape]: what the sampler starts from."""
     x = wanted.empty()
-    for batch in batches(len(x), work.runtime.batch_size):
+    for batch in cut(range(len(x)), work.runtime.rows):
         samples = [each for _, each in wanted.rows[batch.start : batch.stop]]
         x[batch.start : batch.stop] = wanted.noise(samples).at(INITIAL, x.device)
         work.report(len(batch))
@@ -102,7 +106,9 @@ def from_images(wanted: Wanted, work: Work) -> Tensor:
         uniform(seed=wanted.trajectory.seed, choice=Choice.CALIBRATION_IMAGE, indices=range(images.count)), stable=True
     )
     x = wanted.empty()
-    for batch in batches(len(x), work.runtime.batch_size):
+
+    @torch.inference_mode()
+    def run(batch: range, _: Callable[[], None]) -> None:
         steps, samples = zip(*wanted.rows[batch.start : batch.stop], strict=True)
         found = images.read(order[list(samples)].tolist())
         expected = (len(batch), *wanted.trajectory.workload.image_shape)
@@ -112,7 +118,13 @@ def from_images(wanted: Wanted, work: Work) -> Tensor:
         noise = wanted.noise(samples).at(INITIAL, device)
         x[batch.start : batch.stop] = wanted.sampler.noised(clean, noise, steps).cpu()
         work.report(len(batch))
+
+    Batches(work, _name(wanted), device).run(len(x), run)
     return x
+
+
+def _name(wanted: Wanted) -> str:
+    return f"calibration data of {wanted.trajectory.workload.name}"
 
 
 INPUTS: Mapping[Source, Callable[[Wanted, Work], Tensor]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +13,6 @@ from qbench.stages.conversion import INPUT as CONVERTED
 from qbench.stages.conversion import model_inputs
 from qbench.stages.quantize import Quantized
 from qbench.stages.stage import Stage, Work
-from qbench.stages.trajectory import batches
 from qbench.workload import Workload
 
 if TYPE_CHECKING:
@@ -89,24 +88,30 @@ class Curve(Stage):
 
         from qbench.diffusion.noise import Purpose
         from qbench.diffusion.samplers import NoiseSource, make_sampler
-        from qbench.stages.denoiser import load_denoiser
+        from qbench.stages.batching import Batches
+        from qbench.stages.denoiser import lay_out, load_denoiser
         from qbench.stages.lockstep import Squares, lockstep
 
         device = work.runtime.torch_device()
         plain = {name: each for name, each in work.inputs.items() if name == CONVERTED}
         full_precision, quantized = (load_denoiser(self.workload, device, inputs) for inputs in (plain, work.inputs))
         quantized.model.freeze()
+        for denoiser in (full_precision, quantized):
+            lay_out(denoiser, work)
         sampler = make_sampler(self.workload.schedule, self.workload.sampler)
 
-        def compare(batch: range) -> Squares:
+        compared: dict[int, Squares] = {}
+
+        @torch.inference_mode()
+        def compare(batch: range, _: Callable[[], None]) -> None:
             noise = NoiseSource(self.workload.latent_shape, self.seed, Purpose.EVALUATION, batch)
             full, rounded = (
                 each.conditioned(lambda: self.workload.captions(batch)) for each in (full_precision, quantized)
             )
-            return lockstep(full, rounded, sampler, noise, device, work.report)
+            compared[batch.start] = lockstep(full, rounded, sampler, noise, device, work.report)
 
-        with torch.inference_mode():
-            parts = [compare(batch) for batch in batches(self.samples, work.runtime.batch_size)]
+        Batches(work, f"the curve of {self.workload.name}", device).run(self.samples, compare)
+        parts = [compared[start] for start in sorted(compared)]
         curve = {
             "samples": self.samples,
             "step_index": list(range(len(sampler))),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Lock
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from qbench.bits import FULL_PRECISION, BitWidth
 from qbench.diffusion.codecs import Codec
@@ -17,9 +17,11 @@ from qbench.diffusion.guidance import context_of, guided, unconditional_context
 from qbench.diffusion.samplers import Denoise, StepContext
 from qbench.diffusion.structures import Context
 from qbench.errors import StageError
+from qbench.identity import digest
 from qbench.quant.model import QuantModel
 from qbench.quant.packing import load_input_grids, load_weights
 from qbench.stages.conversion import load_workload
+from qbench.stages.stage import Work
 from qbench.store import Artefact
 from qbench.workload import Workload
 
@@ -37,6 +39,7 @@ class Denoiser:
         device: where to compute.
         conditioning: from captions to context; None where it samples without captions.
         guidance_scale: of classifier-free guidance.
+        estimate: calls the model in its place, compiled; None for the model itself.
     """
 
     model: QuantModel
@@ -44,12 +47,14 @@ class Denoiser:
     device: torch.device
     conditioning: Conditioning | None = None
     guidance_scale: float = 1.0
+    estimate: Callable[[Tensor, Tensor, Context | None, Tensor | None], Tensor] | None = None
     _one_at_a_time: Lock = field(default_factory=Lock)
 
     def __call__(self, x: Tensor, step: StepContext, context: Context | None = None) -> Tensor:
         """Estimate the noise in x [batch, *latent shape]."""
         timesteps = torch.full((len(x),), step.timestep, device=self.device)
-        return self.model(x, timesteps, context, torch.full((len(x),), step.step_index, device=self.device))
+        steps = torch.full((len(x),), step.step_index, device=self.device)
+        return (self.estimate or self.model)(x, timesteps, context, steps)
 
     def conditioned(self, captions: Callable[[], Sequence[str]]) -> Denoise:
         """Return the denoiser for one batch, guidance included; itself, if it samples without captions.
@@ -104,3 +109,46 @@ def load_denoiser(
             "guide by: leave it 1"
         )
     return Denoiser(model, loaded.codec, device, loaded.conditioning, scale)
+
+
+def frozen_denoiser(workload: Workload, work: Work, device: torch.device) -> Denoiser:
+    """Return the denoiser of a cell, frozen and as the runtime asks for; the kept one if it is the same.
+
+    Args:
+        workload: the workload.
+        work: of a stage that samples.
+        device: where to compute.
+
+    Raises:
+        StageError: the model cannot be wrapped, or guidance is asked for where there are no captions.
+        DataError: a weight file is missing or damaged.
+    """
+    runtime = work.runtime
+
+    def load() -> Denoiser:
+        found = load_denoiser(workload, device, work.inputs)
+        found.model.freeze()
+        lay_out(found, work)
+        if not runtime.is_compiled:
+            return found
+        from qbench.stages.compiled import Compiled
+
+        return replace(found, estimate=Compiled(found.model, runtime.cuda_graphs))
+
+    key = {
+        "workload": workload.describe(),
+        # By content: a store may hold other bytes under the same address.
+        "inputs": {name: dict(artefact.manifest.files) for name, artefact in work.inputs.items()},
+        "device": str(device),
+        "runtime": [runtime.channels_last, runtime.is_compiled, runtime.cuda_graphs],
+    }
+    return work.kept.get(digest(key), load)
+
+
+def lay_out(denoiser: Denoiser, work: Work) -> None:
+    """Have the weights of denoiser and first stage lie in memory as the runtime asks for; activations follow them."""
+    if not work.runtime.channels_last:
+        return
+    for module in (denoiser.model.module, getattr(denoiser.codec, "model", None)):
+        if isinstance(module, nn.Module):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

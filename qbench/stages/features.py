@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -90,19 +90,23 @@ def extract_to(
     import numpy as np
     import torch
 
-    from qbench.stages.trajectory import batches
+    from qbench.stages.batching import Batches
 
-    extract = extractor.load(work.runtime.torch_device())
+    device = work.runtime.torch_device()
+    extract = extractor.load(device)
     files: dict[str, NDArray[float32]] = {}
-    with torch.inference_mode():
-        for batch in batches(len(images), work.runtime.batch_size):
-            rows = slice(batch.start, batch.stop)
-            found = extract(torch.from_numpy(images[rows].copy()), None if captions is None else captions[rows])
-            for name in extractor.features:
-                values = found[name].to("cpu", torch.float32).numpy()
-                if name not in files:
-                    shape = (len(images), *values.shape[1:])
-                    path = folder / feature_file(name)
-                    files[name] = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-                files[name][rows] = values
-            work.report(len(batch))
+
+    @torch.inference_mode()
+    def run(batch: range, _: Callable[[], None]) -> None:
+        rows = slice(batch.start, batch.stop)
+        found = extract(torch.from_numpy(images[rows].copy()), None if captions is None else captions[rows])
+        for name in extractor.features:
+            values = found[name].to("cpu", torch.float32).numpy()
+            if name not in files:
+                shape = (len(images), *values.shape[1:])
+                path = folder / feature_file(name)
+                files[name] = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+            files[name][rows] = values
+        work.report(len(batch))
+
+    Batches(work, f"features by {extractor.name}", device).run(len(images), run)

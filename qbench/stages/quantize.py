@@ -12,7 +12,7 @@ from qbench.errors import StageError
 from qbench.identity import digest
 from qbench.method import Method, Target
 from qbench.stages.conversion import model_inputs
-from qbench.stages.stage import Stage, Work
+from qbench.stages.stage import DEFAULT_BATCH_SIZE, Stage, Work
 from qbench.stages.trajectory import FILE as TRAJECTORY_FILE
 from qbench.stages.trajectory import Trajectory
 from qbench.workload import Workload
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from qbench.method import CalibrationData
     from qbench.quant import Grid, QuantModel
+    from qbench.stages.batching import Batches
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,13 @@ class Weights(Stage):
         from qbench.quant.packing import save_weights
         from qbench.stages.denoiser import WEIGHTS
 
-        model, data, bits = _prepare(self.assignment, work, "weights")
-        self.assignment.method.quantize_weights(model, data, bits)
-        _check_grids(model, self.assignment.method)
-        save_weights(model, work.folder / WEIGHTS)
+        def run(batch_size: int) -> None:
+            model, data, bits = _prepare(self.assignment, work, "weights", batch_size)
+            self.assignment.method.quantize_weights(model, data, bits)
+            _check_grids(model, self.assignment.method)
+            save_weights(model, work.folder / WEIGHTS)
+
+        _batches(self.assignment, work).whole(run)
 
 
 @dataclass(frozen=True)
@@ -160,10 +164,13 @@ class Activations(Stage):
         from qbench.quant.packing import save_input_grids
         from qbench.stages.denoiser import INPUT_GRIDS
 
-        model, data, bits = _prepare(self.assignment, work, "activations")
-        self.assignment.method.quantize_activations(model, data, bits)
-        _check_grids(model, self.assignment.method)
-        save_input_grids(model, work.folder / INPUT_GRIDS)
+        def run(batch_size: int) -> None:
+            model, data, bits = _prepare(self.assignment, work, "activations", batch_size)
+            self.assignment.method.quantize_activations(model, data, bits)
+            _check_grids(model, self.assignment.method)
+            save_input_grids(model, work.folder / INPUT_GRIDS)
+
+        _batches(self.assignment, work).whole(run)
 
 
 @dataclass(frozen=True)
@@ -201,7 +208,17 @@ def _title(assignment: Assignment, target: Target) -> str:
     return f"{assignment.method.name} {assignment.bits_for(target)}"
 
 
-def _prepare(assignment: Assignment, work: Work, target: Target) -> tuple[QuantModel, CalibrationData | None, BitWidth]:
+def _batches(assignment: Assignment, work: Work) -> Batches:
+    """Return the rows that calibration may take at a time: the same on every device, as methods may depend on it."""
+    from qbench.stages.batching import Batches
+
+    what = f"calibrating {assignment.method.name} on {assignment.workload.name}"
+    return Batches(work, what, work.runtime.torch_device(), DEFAULT_BATCH_SIZE)
+
+
+def _prepare(
+    assignment: Assignment, work: Work, target: Target, batch_size: int
+) -> tuple[QuantModel, CalibrationData | None, BitWidth]:
     from safetensors.torch import load_file
 
     from qbench.method import CalibrationData
@@ -219,7 +236,7 @@ def _prepare(assignment: Assignment, work: Work, target: Target) -> tuple[QuantM
         timesteps=rows["timestep"],
         step_indices=rows["step_index"],
         context=context,
-        batch_size=work.runtime.batch_size,
+        batch_size=batch_size,
         report=work.report,
         seed=assignment.seed,
         cache_bytes=work.runtime.cache_bytes,

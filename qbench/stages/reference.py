@@ -119,8 +119,8 @@ class Reference(Stage):
         images: NDArray[uint8] = np.lib.format.open_memmap(
             aside, mode="w+", dtype=np.uint8, shape=(found.count, *first.shape[1:])
         )
-        for start in range(0, found.count, work.runtime.batch_size):
-            indices = range(start, min(start + work.runtime.batch_size, found.count))
+        for start in range(0, found.count, work.runtime.rows):
+            indices = range(start, min(start + work.runtime.rows, found.count))
             images[indices.start : indices.stop] = found.read(indices)
         extract_to(work.folder, self.extractor, images, None, work)
         del images

@@ -11,7 +11,6 @@ from qbench.stages.captions import described
 from qbench.stages.conversion import model_inputs
 from qbench.stages.quantize import Quantized
 from qbench.stages.stage import Stage, Work
-from qbench.stages.trajectory import batches
 from qbench.workload import Workload
 
 FILE = "images.npy"
@@ -80,12 +79,11 @@ class Sample(Stage):
         from qbench.diffusion.codecs import to_uint8
         from qbench.diffusion.noise import Purpose
         from qbench.diffusion.samplers import NoiseSource, StepContext, make_sampler, sample
-        from qbench.stages.denoiser import load_denoiser
-        from qbench.stages.side_by_side import side_by_side
+        from qbench.stages.batching import Batches
+        from qbench.stages.denoiser import frozen_denoiser
 
         device = work.runtime.torch_device()
-        denoiser = load_denoiser(self.workload, device, work.inputs)
-        denoiser.model.freeze()
+        denoiser = frozen_denoiser(self.workload, work, device)
         sampler = make_sampler(self.workload.schedule, self.workload.sampler)
         images = np.empty((self.stop - self.start, *self.workload.image_shape), np.uint8)
 
@@ -104,7 +102,10 @@ class Sample(Stage):
                 raise StageError(f"decoded images {indices.start} to {indices.stop - 1} are not finite")
             images[batch.start : batch.stop] = to_uint8(decoded).cpu().numpy()
 
-        side_by_side(device, list(batches(self.stop - self.start, work.runtime.batch_size)), run)
+        # Compiled code keeps all cores busy by itself, and is not made for several threads that call it.
+        together = not work.runtime.is_compiled
+        Batches(work, f"sampling {self.workload.name}", device).run(len(images), run, together)
+        work.made_with.update(work.runtime.of_sampling())
         np.save(work.folder / FILE, images, allow_pickle=False)
 
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from qbench.errors import QbenchError
 from qbench.identity import digest
 from qbench.quant.data import DEFAULT_CACHE_BYTES
+from qbench.stages.kept import Kept
 from qbench.store import Artefact
 
 if TYPE_CHECKING:
     import torch
 
 DEFAULT_BATCH_SIZE = 125
+"""Images at a time where nobody asks for another number and no accelerator could hold more."""
 
 
 @dataclass(frozen=True)
@@ -25,19 +28,58 @@ class Runtime:
 
     Attributes:
         device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
-        batch_size: images at a time.
+        batch_size: images at a time; None leaves it to ``qbench.stages.batching``.
         cache_bytes: how much of calibration's running state may be kept on the device.
+        tf32: whether matrix products and convolutions may be rounded to TF32 on the way; CUDA only.
+        channels_last: whether sampling keeps the channels of a pixel together.
+        compiled: whether ``torch.compile`` makes the denoiser faster for sampling.
+        cuda_graphs: whether the compiled denoiser's kernels are started as one graph; CUDA only.
     """
 
     device: str = "auto"
-    batch_size: int = DEFAULT_BATCH_SIZE
+    batch_size: int | None = None
     cache_bytes: int = DEFAULT_CACHE_BYTES
+    tf32: bool = False
+    channels_last: bool = False
+    compiled: bool = False
+    cuda_graphs: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows at a time for what is not tried out on the device: as asked for, or the default."""
+        return self.batch_size or DEFAULT_BATCH_SIZE
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the denoiser is compiled for sampling; CUDA graphs are made of compiled code."""
+        return self.compiled or self.cuda_graphs
+
+    def of_sampling(self) -> dict[str, bool]:
+        """Return what of it changes how images are computed, by the words of a manifest; only what is not as usual."""
+        chosen = {
+            "channels_last": self.channels_last,
+            "compiled": self.is_compiled,
+            "cuda_graphs": self.cuda_graphs,
+        }
+        return {name: True for name, is_chosen in chosen.items() if is_chosen}
 
     def torch_device(self) -> torch.device:
-        """Return the device to compute on."""
+        """Return the device to compute on.
+
+        Raises:
+            QbenchError: there is no such device, or it has not what is asked of it.
+        """
         from qbench.devices import torch_device
 
-        return torch_device(self.device)
+        device = torch_device(self.device)
+        for option, wanted in (("--tf32", self.tf32), ("--cuda-graphs", self.cuda_graphs)):
+            if wanted and device.type != "cuda":
+                raise QbenchError(f"{option} is for CUDA only, and the device here is {device}: leave it out")
+        return device
+
+
+def _unheard(_: str) -> None:
+    """Let a sentence pass that nobody listens to."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +91,19 @@ class Work:
         folder: empty; what is written here becomes the artefact.
         runtime: device and batch size.
         report: to be called with an amount of work done, in units of ``Stage.work``.
+        note: to be called with a sentence that the user should read while work goes on.
+        kept: the denoiser that the stage before left behind; executors hand on that of their process.
+        made_with: what the artefact's manifest is to say of how it was made, beyond hardware and versions; only what
+            is not as usual.
     """
 
     inputs: Mapping[str, Artefact]
     folder: Path
     runtime: Runtime
     report: Callable[[float], None]
+    note: Callable[[str], None] = _unheard
+    kept: Kept = field(default_factory=Kept)
+    made_with: dict[str, Any] = field(default_factory=dict)
 
 
 class Stage(ABC):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -108,9 +108,10 @@ class Trajectory(Stage):
         from qbench.diffusion.samplers import make_sampler
         from qbench.stages.calibration_context import context_table
         from qbench.stages.calibration_inputs import INPUTS, Wanted
-        from qbench.stages.denoiser import load_denoiser
+        from qbench.stages.denoiser import lay_out, load_denoiser
 
         denoiser = load_denoiser(self.workload, work.runtime.torch_device(), work.inputs)
+        lay_out(denoiser, work)
         sampler = make_sampler(self.workload.schedule, self.workload.sampler)
         rows = sorted((step, sample) for sample, steps in enumerate(self.steps) for step in steps)
         with torch.inference_mode():
@@ -128,11 +129,5 @@ class Trajectory(Stage):
             of_rows = [captions[sample] for _, sample in rows]
             is_guided = denoiser.guidance_scale != 1.0
             with torch.inference_mode():
-                tensors |= context_table(denoiser.conditioning, of_rows, is_guided, work.runtime.batch_size)
+                tensors |= context_table(denoiser.conditioning, of_rows, is_guided, work.runtime.rows)
         save_file(tensors, work.folder / FILE)
-
-
-def batches(count: int, size: int) -> Iterator[range]:
-    """Cut ``count`` rows into ranges of at most ``size``."""
-    for start in range(0, count, size):
-        yield range(start, min(start + size, count))
