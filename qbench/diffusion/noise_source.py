@@ -26,6 +26,13 @@ class NoiseSource:
     indices: Sequence[int]
 
     def at(self, step: int, device: torch.device) -> Tensor:
-        """Return the noise of a step, float32 [len(indices), *shape]."""
+        """Return the noise of a step, float32 [len(indices), *shape].
+
+        The host draws it while a CUDA device still works on what it was given before: nothing here waits for the
+        device, and the copy, out of memory that the system may not move, waits in its turn.
+        """
         drawn = normal(self.shape, seed=self.seed, purpose=self.purpose, indices=self.indices, step=step)
-        return torch.from_numpy(drawn).to(device)
+        noise = torch.from_numpy(drawn)
+        if device.type == "cuda":
+            return noise.pin_memory().to(device, non_blocking=True)
+        return noise.to(device)

@@ -120,6 +120,7 @@ def sample(
     """
     if correction is not None:
         correction.check(len(sampler), noise.shape[0])
+        correction = correction.on(device)
     run = sampler.start()
     x = run.initial(noise.at(INITIAL, device))
     broken_at = torch.full((len(noise.indices),), len(sampler), device=device)
@@ -138,10 +139,15 @@ def sample(
             estimate, residual = correction.corrected(estimate, index), correction.residual(index)
         x = run.step(x, estimate, index, noise, residual)
     # One look at the end: asking at every step would make the host wait for the device each time.
-    if bool((broken_at < len(sampler)).any()):
+    _refuse_broken(broken_at.cpu(), len(sampler), noise)
+    return x
+
+
+def _refuse_broken(broken_at: Tensor, steps: int, noise: NoiseSource) -> None:
+    """Refuse samples whose estimate was not finite at a step; ``broken_at`` [batch] is ``steps`` where all were."""
+    if bool((broken_at < steps).any()):
         row = int(broken_at.argmin())
         raise StageError(
-            f"the denoiser's output is not finite, first at step {int(broken_at[row])} of {len(sampler)} "
+            f"the denoiser's output is not finite, first at step {int(broken_at[row])} of {steps} "
             f"(sample {noise.indices[row]})"
         )
-    return x

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from qbench.errors import StageError
@@ -53,6 +54,13 @@ class StepCorrection:
                 f"the step correction is for {len(self.bias)} steps and {self.bias.shape[1]} channels, "
                 f"and the sampler calls the denoiser {steps} times on {channels} channels"
             )
+
+    def on(self, device: torch.device) -> "StepCorrection":
+        """Return the same correction with what enters tensors on a device, and the rest on the host.
+
+        So no step waits for a copy, nor for a number from the device.
+        """
+        return StepCorrection(self.slope.cpu(), self.bias.to(device), self.variance.cpu())
 
     def corrected(self, output: Tensor, index: int) -> Tensor:
         """Return the estimate without slope and bias.

@@ -25,7 +25,7 @@ def recovered_grid(weight: Tensor, bits: int, stored_as: torch.dtype = torch.flo
         stored_as: the type that it was stored in, if that is a narrower one.
     """
     scales, zero_points = [], []
-    for channel in weight.detach().double().flatten(1):
+    for channel in weight.detach().cpu().double().flatten(1):  # not every device has float64
         found = _of_channel(channel, 2**bits - 1, torch.finfo(stored_as).eps)
         if found is None:
             return None
