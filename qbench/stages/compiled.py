@@ -41,7 +41,7 @@ class Compiled:
             # Grids look once at their zero point, and code that asks the host for a number is compiled in two parts.
             self._model(x[:1], timesteps[:1], {name: each[:1] for name, each in (context or {}).items()}, _rows(steps))
         if self._cuda_graphs:
-            torch.compiler.cudagraph_mark_step_begin()
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         try:
             estimate: Tensor = self._compiled(x, timesteps, context, steps)
         except TorchDynamoException as error:

@@ -151,4 +151,4 @@ def lay_out(denoiser: Denoiser, work: Work) -> None:
         return
     for module in (denoiser.model.module, getattr(denoiser.codec, "model", None)):
         if isinstance(module, nn.Module):
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            module.to(memory_format=torch.channels_last)

@@ -199,7 +199,7 @@ class TestWorkThatCannotBeCut:
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
             True,
         ),
-        (MemoryError(), True),
+        (MemoryError(), False),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
         (ValueError("MPS backend out of memory"), False),
     ],
