@@ -115,6 +115,9 @@ class AffineGrid:
         if self.zero_point.dim() == 0 and self.zero_point.device.type == "cpu":  # elsewhere it would be waited for
             zero_point = float(self.zero_point)
             return -zero_point, self.levels - 1 - zero_point
+        return self._bound_tensors()
+
+    def _bound_tensors(self) -> tuple[Tensor, Tensor]:
         return -self.zero_point, self.levels - 1 - self.zero_point
 
     def quantize(self, x: Tensor) -> Tensor:
@@ -127,7 +130,13 @@ class AffineGrid:
 
     def __call__(self, x: Tensor, steps: Tensor | None = None) -> Tensor:
         """Return ``x`` rounded to the grid."""
-        low, high = self._bounds
+        return self._rounded(x, *self._bounds)
+
+    def once(self, x: Tensor) -> Tensor:
+        """Return ``x`` rounded to a grid that was made for it alone: nothing is kept, which torch.compile follows."""
+        return self._rounded(x, *self._bound_tensors())
+
+    def _rounded(self, x: Tensor, low: Any, high: Any) -> Tensor:
         if torch.is_grad_enabled() and (x.requires_grad or self.scale.requires_grad):
             rounded: Tensor = _RoundStraightThrough.apply(x, self.scale, low, high)
             return rounded

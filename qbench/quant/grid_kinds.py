@@ -110,7 +110,7 @@ class StepGrid:
             raise ValueError("a grid for each step was asked to round without being told the step")
         steps = steps.clamp(max=len(self.scale) - 1)
         shape = (-1, *(1,) * (x.dim() - 1))
-        return AffineGrid(self.bits, self.scale[steps].view(shape), self.zero_point[steps].view(shape))(x)
+        return AffineGrid(self.bits, self.scale[steps].view(shape), self.zero_point[steps].view(shape)).once(x)
 
     def fault(self, weight_shape: Sequence[int] | None) -> str | None:
         """Return what keeps the grid from being stored and loaded again."""
@@ -161,7 +161,7 @@ class DynamicGrid:
             raise ValueError(f"a range over {self.axes} axes of {tuple(x.shape)} would reach over the batch")
         over = tuple(range(x.dim() - self.axes, x.dim()))
         low, high = x.detach().amin(over, keepdim=True), x.detach().amax(over, keepdim=True)
-        return affine_grid(low, high, self.bits)(x)
+        return affine_grid(low, high, self.bits).once(x)
 
     def fault(self, weight_shape: Sequence[int] | None) -> str | None:
         """Return what keeps the grid from being stored and loaded again."""

@@ -48,7 +48,7 @@ class Compiled:
             if is_out_of_memory(error):
                 raise
             raise StageError(
-                f"torch.compile failed on the denoiser ({_first_line(error)}): it needs a C++ compiler on a CPU and "
+                f"torch.compile failed on the denoiser ({_reason(error)}): it needs a C++ compiler on a CPU and "
                 "Triton on CUDA; or leave --compile out"
             ) from error
         self._known_sizes.add(len(x))
@@ -60,5 +60,7 @@ def _rows(steps: Tensor | None) -> Tensor | None:
     return None if steps is None else steps[:1]
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # The first line of what a backend raised may name the backend alone.
+    return " ".join(lines[:2])[:300] or type(error).__name__

@@ -1,6 +1,6 @@
 """The denoiser behind torch.compile. Its own backend needs a minute of a C++ compiler: see tests/benchmarks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -119,8 +119,11 @@ def test_outputs_of_graphs_are_copied_and_steps_are_marked(monkeypatch: pytest.M
     modes: list[Any] = []
     monkeypatch.setattr(compiled.torch, "compile", lambda function, dynamic, mode: [modes.append(mode), call][1])
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", partial(marks.append, 1))
-    model: Any = lambda *arguments: output  # noqa: E731
-    called = Compiled(model, cuda_graphs=True)
-    x: Callable[[], Tensor] = lambda: called(torch.zeros(1, 1), torch.tensor([1]))  # noqa: E731
-    first, second = x(), x()
+
+    class Model:
+        def __call__(self, *_: Any) -> Tensor:
+            return output
+
+    called = Compiled(Model(), cuda_graphs=True)  # type: ignore[arg-type]
+    first, second = (called(torch.zeros(1, 1), torch.tensor([1])) for _ in range(2))
     assert (float(first), float(second), len(marks), modes) == (1.0, 2.0, 2, ["reduce-overhead"])
