@@ -287,10 +287,12 @@ class _Features:
 
     def _extracted(self, extractor: Extractor, images: Images, captions: Captions | None) -> Path:
         from qbench.stages.features import extract_to
+        from qbench.stages.precision import tensor_float_32
 
         folder = self.folder / str(len(self.known))
         folder.mkdir()
         report = self.started(f"{extractor.name} of {images.path}", len(images))
         texts = None if captions is None else captions.texts
-        extract_to(folder, extractor, images.array, texts, Work({}, folder, self.runtime, report))
+        with tensor_float_32(self.runtime.tf32):  # as a run has it
+            extract_to(folder, extractor, images.array, texts, Work({}, folder, self.runtime, report))
         return folder

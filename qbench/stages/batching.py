@@ -63,10 +63,11 @@ class Batches:
             to_do = self._round(batches, run, together)
         self._tell()
 
-    def whole(self, run: Callable[[int], None]) -> None:
+    def whole(self, rows: int, run: Callable[[int], None]) -> None:
         """Run something that cannot be cut, all of it again with half the rows at a time if memory gives out.
 
         Args:
+            rows: how many there are.
             run: is given the rows at a time.
 
         Raises:
@@ -77,7 +78,7 @@ class Batches:
             if self._fits(lambda: run(self.size)):
                 self._tell()
                 return
-            self._halve(self.size, is_last=attempt == RETRIES)
+            self._halve(max(1, min(self.size, rows)), is_last=attempt == RETRIES)
 
     def _round(self, batches: list[range], run: Run, together: bool) -> list[range]:
         """Run batches of one size until one does not fit; return the rows that are not done."""

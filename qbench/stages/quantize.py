@@ -121,7 +121,7 @@ class Weights(Stage):
             _check_grids(model, self.assignment.method)
             save_weights(model, work.folder / WEIGHTS)
 
-        _batches(self.assignment, work).whole(run)
+        _batches(self.assignment, work).whole(_rows(self), run)
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class Activations(Stage):
             _check_grids(model, self.assignment.method)
             save_input_grids(model, work.folder / INPUT_GRIDS)
 
-        _batches(self.assignment, work).whole(run)
+        _batches(self.assignment, work).whole(_rows(self), run)
 
 
 @dataclass(frozen=True)
@@ -214,6 +214,12 @@ def _batches(assignment: Assignment, work: Work) -> Batches:
 
     what = f"calibrating {assignment.method.name} on {assignment.workload.name}"
     return Batches(work, what, work.runtime.torch_device(), DEFAULT_BATCH_SIZE)
+
+
+def _rows(stage: Weights | Activations) -> int:
+    """Return how many rows of calibration data there are at most: a guided denoiser's come twice."""
+    trajectory = stage.inputs().get("trajectory")
+    return 2 * trajectory.size if isinstance(trajectory, Trajectory) else 0
 
 
 def _prepare(

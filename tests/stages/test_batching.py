@@ -172,10 +172,20 @@ class TestWorkThatCannotBeCut:
             if size > 30:
                 raise torch.OutOfMemoryError
 
-        batches.whole(run)
+        batches.whole(1000, run)
         assert tried == [100, 50, 25]
         assert made_with == {"batch_sizes": [25]}
         assert len(said) == 2
+
+    def test_half_of_what_there_is(self, make: Make) -> None:
+        batches, made_with = make(META, 100)
+
+        def run(size: int) -> None:
+            if size > 10:
+                raise torch.OutOfMemoryError
+
+        batches.whole(16, run)
+        assert made_with == {"batch_sizes": [8]}
 
     def test_but_not_for_ever(self, make: Make) -> None:
         batches, _ = make(META, 100)
@@ -186,7 +196,7 @@ class TestWorkThatCannotBeCut:
             raise torch.OutOfMemoryError
 
         with pytest.raises(StageError, match=r"a batch of 25: .*--cache-gb"):
-            batches.whole(run)
+            batches.whole(1000, run)
         assert tried == [100, 50, 25]
 
 
