@@ -71,7 +71,7 @@ def run(
             only=only,
             overrides=overrides,
             standin=standin,
-            processes=processes,
+            processes=processes or 1,
             as_json=as_json,
         )
 

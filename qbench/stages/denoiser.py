@@ -124,17 +124,6 @@ def frozen_denoiser(workload: Workload, work: Work, device: torch.device) -> Den
         DataError: a weight file is missing or damaged.
     """
     runtime = work.runtime
-
-    def load() -> Denoiser:
-        found = load_denoiser(workload, device, work.inputs)
-        found.model.freeze()
-        lay_out(found, work)
-        if not runtime.is_compiled:
-            return found
-        from qbench.stages.compiled import Compiled
-
-        return replace(found, estimate=Compiled(found.model, runtime.cuda_graphs))
-
     key = {
         "workload": workload.describe(),
         # By content: a store may hold other bytes under the same address.
@@ -142,7 +131,18 @@ def frozen_denoiser(workload: Workload, work: Work, device: torch.device) -> Den
         "device": str(device),
         "runtime": [runtime.channels_last, runtime.is_compiled, runtime.cuda_graphs],
     }
-    return work.kept.get(digest(key), load)
+    return work.kept.get(digest(key), lambda: frozen(load_denoiser(workload, device, work.inputs), work))
+
+
+def frozen(denoiser: Denoiser, work: Work) -> Denoiser:
+    """Freeze a denoiser, and return it as the runtime asks for."""
+    denoiser.model.freeze()
+    lay_out(denoiser, work)
+    if not work.runtime.is_compiled:
+        return denoiser
+    from qbench.stages.compiled import Compiled
+
+    return replace(denoiser, estimate=Compiled(denoiser.model, work.runtime.cuda_graphs))
 
 
 def lay_out(denoiser: Denoiser, work: Work) -> None:

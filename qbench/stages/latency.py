@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from qbench.diffusion.samplers import StepContext
     from qbench.quant.census import Count
     from qbench.quant.integer import IntegerModel
-    from qbench.quant.model import QuantModel
     from qbench.stages.denoiser import Denoiser
 
 FILE = "latency.json"
@@ -97,31 +96,31 @@ class Latency(Stage):
         """
         import torch
 
-        from qbench.stages.denoiser import load_denoiser
+        from qbench.stages.denoiser import frozen, load_denoiser
         from qbench.stages.timing import in_turns, peak_bytes
 
         device = work.runtime.torch_device()
         with torch.inference_mode():
             census = self._census(work, device)
-            batch = batch_size(sum(count.macs for count in census), device.type, work.runtime.batch_size)
+            batch = batch_size(sum(count.macs for count in census), device.type, work.runtime.rows)
             plain = {name: each for name, each in work.inputs.items() if name == CONVERTED}
-            full_precision = load_denoiser(self.workload, device, plain)
+            full_precision = frozen(load_denoiser(self.workload, device, plain), work)
             x, step = self._at_a_step(full_precision, batch)
             calls = {"full_precision": self._call(full_precision, x, step)}
             integer, reason = None, None
             if self.quantized.inputs():
                 quantized = load_denoiser(self.workload, device, work.inputs, self.bits, self.boundary_bits)
-                quantized.model.freeze()
+                quantized = frozen(quantized, work)
                 calls["quantized"] = self._call(quantized, x, step)
                 if self.bits.weights == self.bits.activations == INTEGER_BITS:
-                    integer, reason = _integers(quantized.model, calls["quantized"])
+                    integer, reason = _integers(quantized, calls["quantized"])
             if integer is not None:
                 calls["int8"] = partial(_in_integers, integer, calls["quantized"])
             outputs = {name: _finite(name, call()) for name, call in calls.items()}
             peaks = {name: peak_bytes(call, device) for name, call in calls.items()}
             seconds, rounds = in_turns(calls, device)
         found: dict[str, Any] = {"batch": batch, "step_index": step.step_index, "rounds": rounds}
-        found |= _machine(device) | self._sizes(work, full_precision.model.module)
+        found |= _machine(device, work.runtime.is_compiled) | self._sizes(work, full_precision.model.module)
         found |= {name: {"seconds": seconds[name], "peak_mb": peaks[name] / 1e6} for name in calls}
         if integer is not None:
             found["int8"] |= {"macs": integer.share(census)} | _difference(outputs["int8"], outputs["quantized"])
@@ -185,10 +184,13 @@ def batch_size(macs: int, device_type: str, sampling: int) -> int:
     return 1 << (fitting.bit_length() - 1)
 
 
-def _integers(model: QuantModel, call: Call) -> tuple[IntegerModel | None, str | None]:
+def _integers(denoiser: Denoiser, call: Call) -> tuple[IntegerModel | None, str | None]:
     """Return the model in integers; where there are no kernels for it, None and why."""
     from qbench.quant.integer import IntegerModel, unavailable
 
+    model = denoiser.model
+    if denoiser.estimate is not None:
+        return None, "its kernels are not compiled: leave --compile out to compare it with full precision"
     shapes: dict[str, Sequence[int]] = {}
     with model.observing(lambda name: lambda x: shapes.update({name: x.shape})):
         call()
@@ -207,7 +209,7 @@ def _in_integers(model: IntegerModel, call: Call) -> Tensor:
         return call()
 
 
-def _machine(device: torch.device) -> dict[str, Any]:
+def _machine(device: torch.device, is_compiled: bool) -> dict[str, Any]:
     import torch
 
     from qbench.instructions import instructions
@@ -218,7 +220,7 @@ def _machine(device: torch.device) -> dict[str, Any]:
         "instructions": instructions() if device.type == "cpu" else "",
         "threads": torch.get_num_threads(),
         "dtype": "float32",
-        "compiled": False,
+        "compiled": is_compiled,
     }
 
 
