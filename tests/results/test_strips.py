@@ -1,7 +1,9 @@
 """A strip says how it is cut, and gives back the pixels it was made of."""
 
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,3 +72,36 @@ def test_what_is_no_strip_is_named(tmp_path: Path, content: bytes, problem: str)
     path.write_bytes(content)
     with pytest.raises(ResultsError, match=problem):
         read_strip(path)
+
+
+class TestARunThatFindsAllDone:
+    """It looks at every strip, and makes only those again that do not show the images of the store."""
+
+    @pytest.fixture
+    def path(self, finished_suite: Path, workplace: Path) -> Path:
+        return workplace / "results" / "micro" / "media" / "strips" / "micro.round.W4A8.s0.png"
+
+    def test_a_strip_of_other_images_is_made_again(
+        self, qbench: Callable[..., Any], finished_suite: Path, path: Path
+    ) -> None:
+        before, (info, _) = path.read_bytes(), read_strip(path)
+        path.write_bytes(strip(np.zeros((info.count, *info.shape), np.uint8), info.digest, []))
+        assert qbench("run", finished_suite).code == 0
+        assert path.read_bytes() == before
+
+    def test_half_a_strip_is_made_again(self, qbench: Callable[..., Any], finished_suite: Path, path: Path) -> None:
+        before = path.read_bytes()
+        path.write_bytes(before[:-5])
+        assert qbench("run", finished_suite).code == 0
+        assert path.read_bytes() == before
+
+    def test_images_that_are_damaged_are_not_shown(
+        self, qbench: Callable[..., Any], finished_suite: Path, path: Path, workplace: Path
+    ) -> None:
+        before = path.read_bytes()
+        for shard in (workplace / "store" / "artefacts" / "sample").rglob("images.npy"):
+            content = bytearray(shard.read_bytes())
+            content[150] ^= 255
+            shard.write_bytes(content)
+        assert qbench("run", finished_suite).code == 0
+        assert path.read_bytes() == before
