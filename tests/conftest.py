@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
+from qbench import plugins
 from qbench.plugins import CATALOGUES, Catalogue
 from qbench.stages.stage import Stage
 from qbench.store import Manifest, Store
@@ -74,6 +75,7 @@ def write_distribution(folder: Path, name: str, entry_points: str) -> None:
 
 def _forget_entry_points() -> None:
     """Make the catalogues look again at what is installed."""
+    plugins._installed.cache_clear()
     for catalogue in CATALOGUES:
         for name, value in vars(Catalogue).items():
             if isinstance(value, cached_property):

@@ -45,6 +45,7 @@ def expected_counts(workloads: int, methods: int, bits: list[str], samples: int,
 def counts(plan: Plan) -> Counter[str]:
     found = Counter(stage.kind for stage in plan.stages.values())
     del found["score"]  # one for each figure: nothing to share
+    found.pop("latency", None)  # one for each cell, likewise
     return found
 
 

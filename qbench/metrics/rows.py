@@ -81,6 +81,6 @@ class Rows:
 
 def _let_go(shard: NDArray[Any]) -> None:
     """Give back the memory of what was read of a mapped file: as long as it is held, all images come to be in it."""
-    mapped = shard.base
+    mapped = shard.base if isinstance(shard, np.memmap) else None
     if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)

@@ -81,7 +81,7 @@ def peak_bytes(
 
 
 FEW, MANY, WIDTH = 2_000, 20_000, 2048
-SMALLER = 300, 3_000, 8192
+SMALLER = 300, 3_000, 16384
 """Without benchmarks, and judged all the same: memory is no matter of how busy a machine is."""
 
 

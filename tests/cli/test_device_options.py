@@ -44,8 +44,7 @@ def test_several_devices_are_for_another_executor(qbench: Qbench, micro_suite: M
     answer = qbench("run", micro_suite(), "--device", "cuda:0,cuda:1")
     assert (answer.code, answer.err) == (
         1,
-        "qbench: --device cuda:0,cuda:1: one device for each process; `--executor ray` lets a process work on each of "
-        "them\n",
+        "qbench: --device cuda:0,cuda:1: one device at a time; --executor ray uses all that there are\n",
     )
 
 
