@@ -118,8 +118,10 @@ def fake_plugins(plugin_folder: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def install(tmp_path: Path) -> Iterator[Callable[[str, str, dict[str, str]], None]]:
+def install(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[[str, str, dict[str, str]], None]]:
     """Return a function that installs one more distribution: its name, entry points and modules by file name."""
+    if "fake_plugins" in request.fixturenames:  # paths are put back as they were found: the first to come goes last
+        request.getfixturevalue("fake_plugins")
     with ExitStack() as stack:
 
         def install_one(name: str, entry_points: str, modules: dict[str, str]) -> None:
