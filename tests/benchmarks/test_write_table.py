@@ -39,7 +39,8 @@ def test_each_benchmark_has_a_row_with_its_verdict(tmp_path: Path) -> None:
         benchmark("test_a_thing[x]", ratio=0.0123, limit=0.6),
         benchmark("test_c", ratio=1.8, limit=1.7, bound="at least", compared="two over one", figure="12 images/s"),
         benchmark("test_d", ratio=0.3, limit=0.35, unit="s", compared="a command"),
-        benchmark("test_without_a_limit"),
+        benchmark("test_e", ratio=0.75, compared="a report", figure="after 80 s"),
+        benchmark("test_without_a_ratio"),
     )
     assert code == 0
     assert found.startswith(
@@ -47,14 +48,15 @@ def test_each_benchmark_has_a_row_with_its_verdict(tmp_path: Path) -> None:
     )
     assert "2 cores, AVX2, 1 thread, no accelerator; Python 3.11.7, torch 2.14.1, diffusers 0.40.0." in found
     assert found.endswith("<!-- measured: end -->\n\nafter\n")
-    assert [line for line in found.splitlines() if line.startswith("| ")][2:6] == [
+    assert [line for line in found.splitlines() if line.startswith("| ")][2:7] == [
         "| a thing[x] | 0.012x | at most 0.60x | holds |",
         "| b over c | 2.50x | at most 2.00x | **missed** |",
         "| two over one | 1.80x (12 images/s) | at least 1.70x | holds |",
         "| a command | 0.30 s | at most 0.35 s | holds |",
+        "| a report | 0.75x (after 80 s) | - | report |",
     ]
     assert "the table of before" not in found
-    assert "without a limit" not in found
+    assert "without a ratio" not in found
 
 
 def test_the_same_measurements_give_the_same_bytes(tmp_path: Path) -> None:

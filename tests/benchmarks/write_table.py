@@ -60,16 +60,10 @@ def rows(measured: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
             continue
         name = benchmark["name"].partition("[")[0]
         names.add(name)
-        bound, unit = found.get("bound", "at most"), found.get("unit", "")
-        holds = found["ratio"] <= found["limit"] if bound == "at most" else found["ratio"] >= found["limit"]
+        unit = found.get("unit", "")
         figure = f" ({found['figure']})" if found.get("figure") else ""
         compared = found.get("compared") or benchmark["name"].removeprefix("test_").replace("_", " ")
-        yield (
-            compared,
-            _number(found["ratio"], unit) + figure,
-            f"{bound} {_number(found['limit'], unit)}",
-            "holds" if holds else "**missed**",
-        )
+        yield compared, _number(found["ratio"], unit) + figure, *_verdict(found)
     for name, compared in ACCELERATOR.items():
         if name not in names:
             yield compared, "-", "-", "not measured"
@@ -92,6 +86,15 @@ def main(measured: Path, document: Path) -> None:
     """Write the table of a file of measurements into a document."""
     lines = table(json.loads(measured.read_text(encoding="utf-8")))
     document.write_text(replaced(document.read_text(encoding="utf-8"), lines), encoding="utf-8")
+
+
+def _verdict(found: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the limit and whether it holds; a benchmark without a limit only reports."""
+    if "limit" not in found:
+        return "-", "report"
+    bound, limit = found.get("bound", "at most"), found["limit"]
+    holds = found["ratio"] <= limit if bound == "at most" else found["ratio"] >= limit
+    return f"{bound} {_number(limit, found.get('unit', ''))}", "holds" if holds else "**missed**"
 
 
 def _number(value: float, unit: str) -> str:
