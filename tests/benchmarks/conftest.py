@@ -3,8 +3,8 @@
 ``pytest tests/benchmarks`` measures and asserts; with ``--benchmark-disable``, as in CI, each thing runs once.
 
 Each leaves in ``benchmark.extra_info``, for ``write_table.py``: ``ratio`` and, unless it is a report only, ``limit``;
-``bound``, "at most" or "at least"; ``unit``, empty for a ratio; ``compared``, what stands over what; and ``figure``, what
-else to say of it.
+``bound``, "at most" or "at least"; ``unit``, empty for a ratio; ``compared``, what stands over what; and ``figure``,
+what else to say of it.
 """
 
 import time
