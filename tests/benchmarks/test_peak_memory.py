@@ -47,14 +47,14 @@ class WideMean(SumMetric):
 """
 ENTRY_POINTS = "[qbench.extractors]\nwide = wide:Wide\n\n[qbench.metrics]\nwide-mean = wide:WideMean\n"
 RUN = """
-import json, resource, sys
+import json, sys
 from qbench.cli.main import main
 try:
     main()
 except SystemExit as leaving:
     code = leaving.code or 0
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-print(json.dumps([code, peak]), file=sys.stderr)
+from qbench.environment import peak_memory_mb
+print(json.dumps([code, peak_memory_mb() * 1e6]), file=sys.stderr)
 """
 MICRO = {"methods": ["round"], "bits": ["W4A32"], "metrics": ["wide-mean", "mse-to-fp"], "steps": 2}
 
