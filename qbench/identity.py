@@ -14,6 +14,7 @@ VERSION = 1
 """Raised when the meaning of a description changes, so that no digest of before is met again."""
 SMALL_BYTES = 1 << 16
 _SCALARS = frozenset({str, int, bool, type(None)})
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def canonical_json(value: Any) -> str:
@@ -27,7 +28,7 @@ def canonical_json(value: Any) -> str:
         ValueError: a float is NaN or infinite.
     """
     plain = value if _is_plain(value) else _plain(value, "$")
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return _ENCODER.encode(plain)
 
 
 def digest(description: Mapping[str, Any]) -> str:

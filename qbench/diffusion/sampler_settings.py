@@ -1,8 +1,9 @@
 """How a workload is sampled, as plain data: read without torch."""
 
+from functools import cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from qbench.settings import Settings
 
@@ -22,12 +23,17 @@ class GrowingSettings(Settings):
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         dumped: dict[str, Any] = dump(self)
-        later = {
-            name: field.default
-            for name, field in type(self).model_fields.items()
-            if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("later")
-        }
+        later = _later_defaults(type(self))
         return {name: value for name, value in dumped.items() if name not in later or value != later[name]}
+
+
+@cache
+def _later_defaults(settings: type[BaseModel]) -> dict[str, Any]:
+    return {
+        name: field.default
+        for name, field in settings.model_fields.items()
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("later")
+    }
 
 
 def _later(description: str, **limits: Any) -> Any:

@@ -13,6 +13,8 @@ from qbench.records import Record, write_bytes
 from qbench.results.strips import END_OF_PNG, StripInfo, read_strip, strip_path
 
 if TYPE_CHECKING:
+    from numpy import uint8
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
     Strip = tuple[StripInfo, Image]
@@ -91,12 +93,20 @@ def sheet(rows: Mapping[str, Strip]) -> Image:
     for row, (label, (info, strip)) in enumerate(rows.items()):
         top = GAP + row * step_y
         draw.text((GAP, top + height * zoom // 2 - 6), label, fill="black", font=font)
-        larger = strip.convert(mode).resize((strip.width * zoom, strip.height * zoom), Image.Resampling.NEAREST)
-        tile = info.width * zoom
-        for column in range(info.count):
-            image = larger.crop((column * tile, 0, (column + 1) * tile, larger.height))
-            made.paste(image, (left + column * step_x, top))
+        made.paste(Image.fromarray(_apart(strip.convert(mode), info, zoom, step_x)), (left, top))
     return made
+
+
+def _apart(strip: Image, info: StripInfo, zoom: int, step: int) -> NDArray[uint8]:
+    """Return the pixels of a strip's images, each one larger, on white, at places that are a step apart."""
+    import numpy as np
+
+    pixels = np.asarray(strip)
+    images = pixels.reshape(info.height, info.count, info.width, *pixels.shape[2:])
+    images = images.repeat(zoom, axis=0).repeat(zoom, axis=2)
+    apart = np.full((len(images), info.count, step, *pixels.shape[2:]), 255, dtype=np.uint8)
+    apart[:, :, : images.shape[2]] = images
+    return apart.reshape(len(images), info.count * step, *pixels.shape[2:])
 
 
 def _shows(path: Path, made: Image) -> bool:
