@@ -1,5 +1,6 @@
 """The entry point ``qbench``. Commands import what they need when they run, so that help answers at once."""
 
+import gc
 import io
 import sys
 
@@ -7,6 +8,9 @@ import typer
 
 from qbench.cli import catalogues, check, diff, doctor, export, fetch, leaderboard, plan, run, score, store, suites
 from qbench.errors import QbenchError
+
+OBJECTS_UNTIL_COLLECTED = 20_000
+"""What a plan or a table consists of lives as long as the command: looking for garbage in it more often finds none."""
 
 app = typer.Typer(
     name="qbench",
@@ -43,6 +47,7 @@ def _options(version: bool = typer.Option(False, "--version", help="Print the ve
 
 def main() -> None:
     """Run the command line: 0 done, 1 a problem told in one sentence, 2 wrong usage, 3 incomplete, 130 Ctrl-C."""
+    gc.set_threshold(OBJECTS_UNTIL_COLLECTED)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a sign shows another, and the run ends well

@@ -19,7 +19,7 @@ from qbench.suite import load_suite
 
 SHARDS = 8
 SHARD_SIZE = 250
-ROUNDS = 3
+ROUNDS = 5
 AT_LEAST = 1.7
 
 

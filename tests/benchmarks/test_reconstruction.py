@@ -27,10 +27,11 @@ class Reached(Exception):
     """Ends a run of the network at the block that it was for."""
 
 
-def naive_loop(
-    model: QuantModel, data: CalibrationData, names: list[str]
-) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-    """Yield inputs and targets unit by unit, as is usual: run the network from its input up to each in turn."""
+def naive_loop(model: QuantModel, data: CalibrationData, names: list[str]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield inputs and targets unit by unit, as is usual: run the network from its input up to each in turn.
+
+    They are tensors of all rows, so that any rows can be drawn from them, as from what a walk keeps.
+    """
     for name in names:
         inputs, targets = [], []
         block = model.module.get_submodule(name)
@@ -39,7 +40,7 @@ def naive_loop(
             for kept, what, state in ((targets, "output", model.full_precision()), (inputs, "input", nullcontext())):
                 with state, stopping_at(block, kept, what), torch.no_grad():
                     model(data.x[rows], data.timesteps[rows])
-        yield inputs, targets
+        yield torch.cat(inputs), torch.cat(targets)
 
 
 @contextmanager
@@ -72,7 +73,7 @@ def test_collecting_inputs_and_targets_of_all_units(
 
     def naive() -> None:
         for inputs, targets in naive_loop(model, data, names):
-            assert len(inputs) == len(targets) == len(data) // data.batch_size
+            assert len(inputs) == len(targets) == len(data)
 
     assert takes_at_most(walk, naive, 1 / 6, "collecting all blocks' inputs and targets over a run up to each block")
 
@@ -82,7 +83,7 @@ def test_both_ways_of_collecting_give_the_same_targets(model: QuantModel, data: 
     names = [unit.name for unit in units]
     for unit, (_, targets) in zip(units, naive_loop(model, data, names), strict=True):
         # Kept rows are contiguous, where attention hands its output on transposed; convolutions then add otherwise.
-        torch.testing.assert_close(unit.target[slice(0, len(data))], torch.cat(targets), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(unit.target[slice(0, len(data))], targets, rtol=1e-4, atol=1e-4)
 
 
 BLOCKS = ("down_blocks.0.resnets.0", "mid_block.resnets.0", "mid_block.attentions.0", "up_blocks.0.resnets.0")
