@@ -1,6 +1,6 @@
 """What computing in 8-bit integers gains on this CPU. It is a report without a bound: the gain is the machine's."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -38,15 +38,6 @@ def cifar10() -> tuple[nn.Module, QuantModel]:
     return modules[0], QuantModel(modules[1], unet_structure(modules[1]), BITS, boundary_bits=8)
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Calls of a few milliseconds on several threads take anything from once to twice as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("name", "batch"), [("tiny-ddim", 64), ("ddim-cifar10", 2)])
 def test_a_call_in_integers(
@@ -56,6 +47,7 @@ def test_a_call_in_integers(
     name: str,
     batch: int,
 ) -> None:
+    """On one thread: calls of a few milliseconds on several take anything from once to twice as long."""
     if benchmark.disabled:
         pytest.skip("it measures only; tests/quant/test_integer.py looks at what is computed")
     plain, model = cifar10() if name == "ddim-cifar10" else tiny(tiny_ddim)
