@@ -29,6 +29,7 @@ from qbench.settings import NoSettings, Settings
 from qbench.workload import ImageSet
 
 if TYPE_CHECKING:
+    from qbench.diffusion.step_correction import StepCorrection
     from qbench.quant import QuantModel
 
 __all__ = [
@@ -50,7 +51,7 @@ __all__ = [
     "needed",
 ]
 
-Target = Literal["weights", "activations"]
+Target = Literal["weights", "activations", "correction"]
 
 
 def needed(data: CalibrationData | None) -> CalibrationData:
@@ -81,6 +82,7 @@ class Method(Plugin):
     Attributes:
         presets: named settings, each a part of the settings' plain form.
         weights_depend_on_activations: whether activation bits change the weights (they then enter their digest).
+        corrects: whether the sampler takes back what ``correct`` found of the denoiser's error.
         weight_bits: the weight bits it claims, 32 aside.
         activation_bits: the activation bits it claims, 32 aside.
         softmax_bits: the bits of the softmax output it claims; empty: it does not quantize it.
@@ -88,6 +90,7 @@ class Method(Plugin):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     weights_depend_on_activations: ClassVar[bool] = False
+    corrects: ClassVar[bool] = False
     weight_bits: ClassVar[tuple[int, ...]] = LOW_BITS
     activation_bits: ClassVar[tuple[int, ...]] = LOW_BITS
     softmax_bits: ClassVar[tuple[int, ...]] = ()
@@ -106,7 +109,7 @@ class Method(Plugin):
         return None
 
     def calibration(self, target: Target) -> CalibrationRequest | None:
-        """Return what weights or activations are to be calibrated on; None needs no data."""
+        """Return what weights, activations or the correction are to be calibrated on; None needs no data."""
         return None
 
     def memory_profile(self, target: Target) -> MemoryProfile:
@@ -145,3 +148,16 @@ class Method(Plugin):
             data: what ``calibration("activations")`` asked for.
             bits: of the cell; ``layer.bits`` is what counts for a layer.
         """
+
+    def correct(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> StepCorrection:
+        """Return what the sampler is to take back at each step; only asked for where ``corrects`` is true.
+
+        Args:
+            model: with everything quantized; full precision is at hand inside ``model.full_precision()``.
+            data: what ``calibration("correction")`` asked for; ``data.calls`` says how many steps there are.
+            bits: of the cell.
+
+        Raises:
+            NotImplementedError: the method corrects nothing.
+        """
+        raise NotImplementedError(f"{self.name} corrects nothing")

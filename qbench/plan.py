@@ -17,7 +17,8 @@ from qbench.stages.features import Features
 from qbench.stages.imported import Imported
 from qbench.stages.latency import Latency
 from qbench.stages.profile import Profile
-from qbench.stages.quantize import Assignment, Quantized, quantized
+from qbench.stages.quantize import Assignment
+from qbench.stages.quantized import Quantized, quantized
 from qbench.stages.reference import Reference
 from qbench.stages.sample import Sample, shards
 from qbench.stages.score import Score, Shard

@@ -32,6 +32,7 @@ micro = micro_plugins:Micro
 
 [qbench.methods]
 broken-import = micro_broken:Broken
+corrected = micro_plugins:Corrected
 dies = micro_plugins:Dies
 entangled = micro_plugins:Entangled
 exits = micro_plugins:Exits

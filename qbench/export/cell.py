@@ -16,13 +16,15 @@ from qbench.results.collect import ELSEWHERE
 from qbench.results.differences.changes import changes
 from qbench.results.differences.sides import LONGEST, RECORDS, ArtefactSide, CellSide, find_side
 from qbench.stages.conversion import model_inputs
-from qbench.stages.quantize import Assignment, quantized
+from qbench.stages.quantize import Assignment
+from qbench.stages.quantized import quantized
 from qbench.store import Artefact, Store
 from qbench.suite import Suite, find_suite, load_suite
 
 NAMES = {
     "weights": "packed weights are",
     "activations": "grids of activations are",
+    "correction": "step correction is",
     "model": "converted checkpoint is",
 }
 """What sentences call the artefacts."""

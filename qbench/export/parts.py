@@ -15,12 +15,13 @@ from torch import nn
 
 from qbench.bits import FULL_PRECISION
 from qbench.diffusion.codecs import Codec, DiffusersFirstStage, Identity, PixelUnshuffle
+from qbench.diffusion.correction_file import load_correction
 from qbench.diffusion.unet_structure import unet_structure
 from qbench.errors import DataError, ExportError
 from qbench.export.schema import FIRST_STAGE, TEXT_ENCODER, TOKENIZER, UNET, CodecInfo, ExportInfo
 from qbench.quant.model import QuantModel
 from qbench.quant.packing import load_input_grids, load_weights
-from qbench.stages.denoiser import INPUT_GRIDS, WEIGHTS, Denoiser
+from qbench.stages.denoiser import CORRECTION, INPUT_GRIDS, WEIGHTS, Denoiser
 from qbench.workloads.loading import load_conditioning, load_network, set_heads
 from qbench.workloads.pipeline_folder import DENOISERS, FIRST_STAGES, TEXT_ENCODERS, Part, read_part
 from qbench.workloads.skeletons import network_without_weights
@@ -92,7 +93,10 @@ def load_parts(folder: Path, info: ExportInfo) -> Denoiser:
         conditioning = load_conditioning(read_part(folder / TEXT_ENCODER, TEXT_ENCODERS), folder / TOKENIZER)
         conditioning.at_once = info.captions_at_once
     codec = _codec(info.codec, folder)
-    return Denoiser(model, codec, torch.device("cpu"), conditioning, info.sampler.guidance_scale)
+    path = folder / UNET / CORRECTION
+    correction = load_correction(path) if path.is_file() else None
+    scale = info.sampler.guidance_scale
+    return Denoiser(model, codec, torch.device("cpu"), conditioning, scale, correction=correction)
 
 
 def _check_class(part: Any, name: str, what: str, *known: type) -> None:

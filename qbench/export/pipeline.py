@@ -208,7 +208,8 @@ class QuantizedPipeline(DiffusionPipeline):  # type: ignore[misc]
                 rows = [indices[row] for row in batch]
                 noise = NoiseSource(self.info.latent_shape, seed, Purpose.EVALUATION, rows)
                 denoise = denoiser.conditioned(lambda: [] if prompts is None else prompts[batch.start : batch.stop])
-                decoded = denoiser.codec.decode(sample(denoise, sampler, noise, denoiser.device, observe))
+                latents = sample(denoise, sampler, noise, denoiser.device, observe, correction=denoiser.correction)
+                decoded = denoiser.codec.decode(latents)
                 if not bool(decoded.isfinite().all()):
                     raise StageError(f"one of the images {rows[0]} to {rows[-1]} is not finite")
                 images[batch.start : batch.stop] = to_uint8(decoded).cpu().numpy()

@@ -26,7 +26,7 @@ from qbench.export.parts import Described, write_parts
 from qbench.export.schema import CARD, FILE, PIPELINE, UNET, CellInfo, ExportInfo, write_info
 from qbench.identity import file_digest
 from qbench.quant.packing import save_weights
-from qbench.stages.denoiser import INPUT_GRIDS, WEIGHTS, Denoiser, load_denoiser
+from qbench.stages.denoiser import CORRECTION, INPUT_GRIDS, WEIGHTS, Denoiser, load_denoiser
 
 CLASSES = {"unet": "diffusers", "vae": "diffusers", "text_encoder": "transformers", "tokenizer": "transformers"}
 
@@ -95,6 +95,8 @@ def _write_all(found: FoundCell, denoiser: Denoiser, folder: Path) -> list[Tenso
         save_weights(denoiser.model, folder / UNET / WEIGHTS)
     if "activations" in found.artefacts:
         shutil.copyfile(found.artefacts["activations"].file(INPUT_GRIDS), folder / UNET / INPUT_GRIDS)
+    if "correction" in found.artefacts:
+        shutil.copyfile(found.artefacts["correction"].file(CORRECTION), folder / UNET / CORRECTION)
     described = write_parts(denoiser, found.cell.workload.name, folder)
     denoiser.model.freeze()
     _write_index(denoiser, folder)

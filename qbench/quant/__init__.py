@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from qbench.quant.census import Count, Coverage, coverage, take_census
     from qbench.quant.checkpoint import checkpoint_digest, load_checkpoint
     from qbench.quant.data import CalibrationData
+    from qbench.quant.estimates import EstimatePair, estimate_pairs
     from qbench.quant.grid import AffineGrid, Grid, WeightGrid, grid_from_range
     from qbench.quant.grid_kinds import DynamicGrid, SplitGrid, StepGrid
     from qbench.quant.layers import LayerBits, QuantLayer, Tap
@@ -35,6 +36,7 @@ _HOMES = {
     "Count": "census",
     "Coverage": "census",
     "DynamicGrid": "grid_kinds",
+    "EstimatePair": "estimates",
     "Grid": "grid",
     "LayerBits": "layers",
     "MSESearch": "ranges",
@@ -52,6 +54,7 @@ _HOMES = {
     "WeightRanges": "recipes",
     "checkpoint_digest": "checkpoint",
     "coverage": "census",
+    "estimate_pairs": "estimates",
     "grid_from_range": "grid",
     "learn_input_grids": "reconstruction",
     "learn_rounding": "reconstruction",
@@ -71,6 +74,7 @@ __all__ = [
     "Count",
     "Coverage",
     "DynamicGrid",
+    "EstimatePair",
     "Grid",
     "LayerBits",
     "MSESearch",
@@ -88,6 +92,7 @@ __all__ = [
     "WeightRanges",
     "checkpoint_digest",
     "coverage",
+    "estimate_pairs",
     "grid_from_range",
     "learn_input_grids",
     "learn_rounding",

@@ -29,6 +29,9 @@ class CalibrationData:
         seed: for what is drawn at random on the way.
         cache_bytes: how much of the network's running state may be kept on the device; what is more goes to files.
         scratch: folder for those files; None is the system's.
+        calls: how often the sampler calls the denoiser, each call at a step of its own; 0 where nobody said.
+        guidance_scale: of classifier-free guidance. Where it is not 1, rows come in pairs, the one with its caption
+            first, the unconditional one behind it.
     """
 
     x: Tensor
@@ -40,6 +43,8 @@ class CalibrationData:
     seed: int = 0
     cache_bytes: int = DEFAULT_CACHE_BYTES
     scratch: Path | None = None
+    calls: int = 0
+    guidance_scale: float = 1.0
 
     def __len__(self) -> int:
         return len(self.x)

@@ -27,7 +27,7 @@ class MemoryProfile:
     through_network: bool = False
 
 
-def profile_of(settings: Settings, target: Literal["weights", "activations"]) -> MemoryProfile:
+def profile_of(settings: Settings, target: Literal["weights", "activations", "correction"]) -> MemoryProfile:
     """Return the profile that a method's settings speak of: a recipe among them is one that it follows.
 
     Args:
@@ -36,6 +36,8 @@ def profile_of(settings: Settings, target: Literal["weights", "activations"]) ->
     """
     if target == "weights":
         return MemoryProfile(_first(settings, RoundingRecipe))
+    if target == "correction":
+        return MemoryProfile()
     return MemoryProfile(_first(settings, StepSizeRecipe), _first(settings, ActivationRanges))
 
 

@@ -11,12 +11,15 @@ from qbench.errors import StageError
 from qbench.stages.captions import described
 from qbench.stages.conversion import INPUT as CONVERTED
 from qbench.stages.conversion import model_inputs
-from qbench.stages.quantize import Quantized
+from qbench.stages.quantized import Quantized
 from qbench.stages.stage import Stage, Work
 from qbench.workload import Workload
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from qbench.diffusion.samplers import Denoise
+    from qbench.diffusion.step_correction import StepCorrection
 
 FILE = "curve.json"
 CURVE_SAMPLES = 32
@@ -31,6 +34,9 @@ class Curve(Stage):
 
     - teacher-forced, of the estimate of the noise in x_t, both from full precision's own x_t: what one step adds;
     - free-running, of x_t in front of each step, each sampler with its own, and at last of x_0: what has gathered.
+
+    A method's correction counts: it is the corrected estimate that is compared. Noise that a sampler adds is the same
+    for both, so what a correction takes from it does not show.
 
     It is the median because x is not clipped on its way. A few samples run far out of the range of images, where it is
     not seen; in sums over samples, these would be all there is.
@@ -108,6 +114,7 @@ class Curve(Stage):
             full, rounded = (
                 each.conditioned(lambda: self.workload.captions(batch)) for each in (full_precision, quantized)
             )
+            rounded = _corrected(rounded, quantized.correction)
             compared[batch.start] = lockstep(full, rounded, sampler, noise, device, work.report)
 
         Batches(work, f"the curve of {self.workload.name}", device).run(self.samples, compare)
@@ -136,3 +143,9 @@ def _medians(squares: Sequence[Tensor], name: str, steps: int) -> list[float]:
         raise StageError(f"the {name} error is not finite, first {where} (sample {sample}: {ratio})")
     found: list[float] = relative.quantile(0.5, dim=1).tolist()
     return found
+
+
+def _corrected(denoise: Denoise, correction: StepCorrection | None) -> Denoise:
+    if correction is None:
+        return denoise
+    return lambda x, step: correction.corrected(denoise(x, step), step.step_index)

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from qbench.bits import FULL_PRECISION, BitWidth
 from qbench.diffusion.codecs import Codec
 from qbench.diffusion.conditioning import Conditioning
+from qbench.diffusion.correction_file import load_correction
 from qbench.diffusion.guidance import context_of, guided, unconditional_context
 from qbench.diffusion.samplers import Denoise, StepContext
+from qbench.diffusion.step_correction import StepCorrection
 from qbench.diffusion.structures import Context
 from qbench.errors import StageError
 from qbench.identity import digest
@@ -27,6 +29,7 @@ from qbench.workload import Workload
 
 WEIGHTS = "weights.safetensors"
 INPUT_GRIDS = "activations.safetensors"
+CORRECTION = "correction.safetensors"
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Denoiser:
         conditioning: from captions to context; None where it samples without captions.
         guidance_scale: of classifier-free guidance.
         estimate: calls the model in its place, compiled; None for the model itself.
+        correction: what the sampler takes back of what it puts out, guidance included.
     """
 
     model: QuantModel
@@ -48,6 +52,7 @@ class Denoiser:
     conditioning: Conditioning | None = None
     guidance_scale: float = 1.0
     estimate: Callable[[Tensor, Tensor, Context | None, Tensor | None], Tensor] | None = None
+    correction: StepCorrection | None = None
     _one_at_a_time: Lock = field(default_factory=Lock)
 
     def __call__(self, x: Tensor, step: StepContext, context: Context | None = None) -> Tensor:
@@ -83,7 +88,7 @@ def load_denoiser(
     bits: BitWidth = FULL_PRECISION,
     boundary_bits: int | None = None,
 ) -> Denoiser:
-    """Load a workload and, from the artefacts ``weights`` and ``activations`` if they are there, its quantization.
+    """Load a workload and, from those artefacts that are there, its quantization and the correction of it.
 
     Args:
         workload: the workload.
@@ -108,7 +113,8 @@ def load_denoiser(
             f"the workload {workload.name!r} samples without captions, so a guidance_scale of {scale:g} has nothing to "
             "guide by: leave it 1"
         )
-    return Denoiser(model, loaded.codec, device, loaded.conditioning, scale)
+    correction = load_correction(inputs["correction"].file(CORRECTION)) if "correction" in inputs else None
+    return Denoiser(model, loaded.codec, device, loaded.conditioning, scale, correction=correction)
 
 
 def frozen_denoiser(workload: Workload, work: Work, device: torch.device) -> Denoiser:

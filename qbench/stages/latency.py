@@ -14,7 +14,7 @@ from qbench.errors import StageError
 from qbench.stages.captions import described
 from qbench.stages.conversion import INPUT as CONVERTED
 from qbench.stages.conversion import load_workload, model_inputs
-from qbench.stages.quantize import Quantized
+from qbench.stages.quantized import Quantized
 from qbench.stages.stage import Stage, Work
 from qbench.workload import Workload
 
@@ -83,7 +83,7 @@ class Latency(Stage):
 
     def inputs(self) -> Mapping[str, Stage]:
         """What is quantized, and the converted checkpoint, where there is one."""
-        return {**self.quantized.inputs(), **model_inputs(self.workload)}
+        return {**self.quantized.alone.inputs(), **model_inputs(self.workload)}
 
     def compute(self, work: Work) -> None:
         """Write ``latency.json``, which is a ``LatencyInfo`` of records.

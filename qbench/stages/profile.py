@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from qbench.bits import BitWidth
 from qbench.stages.conversion import load_workload, model_inputs
-from qbench.stages.quantize import Quantized
+from qbench.stages.quantized import Quantized
 from qbench.stages.stage import Stage, Work
 from qbench.workload import Workload
 
@@ -53,7 +53,7 @@ class Profile(Stage):
 
     def inputs(self) -> Mapping[str, Stage]:
         """What is quantized, and the converted checkpoint, where there is one."""
-        return {**self.quantized.inputs(), **model_inputs(self.workload)}
+        return {**self.quantized.alone.inputs(), **model_inputs(self.workload)}
 
     def compute(self, work: Work) -> None:
         """Write ``profile.json``.

@@ -1,4 +1,4 @@
-"""Stages ``weights`` and ``activations``: a method at work on a denoiser."""
+"""Stages ``weights`` and ``activations``: a method fills in the grids of a denoiser."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Assignment:
 
     def bits_for(self, target: Target) -> BitWidth:
         """Return the bits that enter: a method's weights usually do not depend on the bits of activations."""
-        if target == "activations" or self.method.weights_depend_on_activations:
+        if target != "weights" or self.method.weights_depend_on_activations:
             return self.bits
         return BitWidth(self.bits.weights, FULL_PRECISION_BITS)
 
@@ -93,7 +93,7 @@ class Weights(Stage):
     @property
     def title(self) -> str:
         """A few words."""
-        return _title(self.assignment, "weights")
+        return stage_title(self.assignment, "weights")
 
     @property
     def group(self) -> str:
@@ -116,12 +116,12 @@ class Weights(Stage):
         from qbench.stages.denoiser import WEIGHTS
 
         def run(batch_size: int) -> None:
-            model, data, bits = _prepare(self.assignment, work, "weights", batch_size)
+            model, data, bits = prepared(self.assignment, work, "weights", batch_size)
             self.assignment.method.quantize_weights(model, data, bits)
             _check_grids(model, self.assignment.method)
             save_weights(model, work.folder / WEIGHTS)
 
-        _batches(self.assignment, work).whole(_rows(self), run)
+        calibration_batches(self.assignment, work).whole(most_rows(self), run)
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Activations(Stage):
     @property
     def title(self) -> str:
         """A few words."""
-        return _title(self.assignment, "activations")
+        return stage_title(self.assignment, "activations")
 
     @property
     def group(self) -> str:
@@ -165,50 +165,20 @@ class Activations(Stage):
         from qbench.stages.denoiser import INPUT_GRIDS
 
         def run(batch_size: int) -> None:
-            model, data, bits = _prepare(self.assignment, work, "activations", batch_size)
+            model, data, bits = prepared(self.assignment, work, "activations", batch_size)
             self.assignment.method.quantize_activations(model, data, bits)
             _check_grids(model, self.assignment.method)
             save_input_grids(model, work.folder / INPUT_GRIDS)
 
-        _batches(self.assignment, work).whole(_rows(self), run)
+        calibration_batches(self.assignment, work).whole(most_rows(self), run)
 
 
-@dataclass(frozen=True)
-class Quantized:
-    """What is quantized in a cell's denoiser; nothing in full precision.
-
-    Attributes:
-        weights: the quantized weights.
-        activations: the grids of inputs.
-    """
-
-    weights: Weights | None = None
-    activations: Activations | None = None
-
-    @property
-    def title(self) -> str:
-        """A few words."""
-        last = self.activations or self.weights
-        return "full precision" if last is None else last.title
-
-    def inputs(self) -> Mapping[str, Stage]:
-        """Return the stages under the names that ``load_denoiser`` knows."""
-        given: dict[str, Stage | None] = {"weights": self.weights, "activations": self.activations}
-        return {name: stage for name, stage in given.items() if stage is not None}
-
-
-def quantized(assignment: Assignment) -> Quantized:
-    """Return the stages that quantize to an assignment's bits."""
-    weights = Weights(assignment) if assignment.bits.quantizes_weights else None
-    activations = Activations(assignment, weights) if assignment.bits.quantizes_activations else None
-    return Quantized(weights, activations)
-
-
-def _title(assignment: Assignment, target: Target) -> str:
+def stage_title(assignment: Assignment, target: Target) -> str:
+    """Return a few words: the method and the bits that enter."""
     return f"{assignment.method.name} {assignment.bits_for(target)}"
 
 
-def _batches(assignment: Assignment, work: Work) -> Batches:
+def calibration_batches(assignment: Assignment, work: Work) -> Batches:
     """Return the rows that calibration may take at a time: the same on every device, as methods may depend on it."""
     from qbench.stages.batching import Batches
 
@@ -216,15 +186,23 @@ def _batches(assignment: Assignment, work: Work) -> Batches:
     return Batches(work, what, work.runtime.torch_device(), DEFAULT_BATCH_SIZE)
 
 
-def _rows(stage: Weights | Activations) -> int:
+def most_rows(stage: Stage) -> int:
     """Return how many rows of calibration data there are at most: a guided denoiser's come twice."""
     trajectory = stage.inputs().get("trajectory")
     return 2 * trajectory.size if isinstance(trajectory, Trajectory) else 0
 
 
-def _prepare(
+def prepared(
     assignment: Assignment, work: Work, target: Target, batch_size: int
 ) -> tuple[QuantModel, CalibrationData | None, BitWidth]:
+    """Return the denoiser as it is so far, what the method asked to be calibrated on, and the bits that enter.
+
+    Args:
+        assignment: what the method is to do.
+        work: of the stage.
+        target: what is to be found.
+        batch_size: rows of calibration data at a time.
+    """
     from safetensors.torch import load_file
 
     from qbench.method import CalibrationData
@@ -247,6 +225,8 @@ def _prepare(
         seed=assignment.seed,
         cache_bytes=work.runtime.cache_bytes,
         scratch=work.folder,
+        calls=assignment.workload.sampler.calls,
+        guidance_scale=assignment.workload.sampler.guidance_scale if context else 1.0,
     )
     return model, data, bits
 

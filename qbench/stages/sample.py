@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from qbench.errors import StageError
 from qbench.stages.captions import described
 from qbench.stages.conversion import model_inputs
-from qbench.stages.quantize import Quantized
+from qbench.stages.quantized import Quantized
 from qbench.stages.stage import Stage, Work
 from qbench.workload import Workload
 
@@ -96,7 +96,7 @@ class Sample(Stage):
             indices = range(self.start + batch.start, self.start + batch.stop)
             noise = NoiseSource(self.workload.latent_shape, self.seed, Purpose.EVALUATION, indices)
             denoise = denoiser.conditioned(lambda: self.workload.captions(indices))
-            latents = sample(denoise, sampler, noise, device, observe)
+            latents = sample(denoise, sampler, noise, device, observe, correction=denoiser.correction)
             decoded = denoiser.codec.decode(latents)
             if not bool(decoded.isfinite().all()):
                 raise StageError(f"decoded images {indices.start} to {indices.stop - 1} are not finite")

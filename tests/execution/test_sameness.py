@@ -19,7 +19,7 @@ from qbench.execution.listener import Listener
 from qbench.plan import Plan, make_plan
 from qbench.quant import min_max_per_channel
 from qbench.stages.denoiser import Denoiser, load_denoiser
-from qbench.stages.quantize import Quantized
+from qbench.stages.quantized import Quantized
 from qbench.stages.sample import FILE, SHARD_SIZE, Sample
 from qbench.stages.stage import Runtime, Work
 from qbench.store import Store

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from qbench.diffusion.step_correction import StepCorrection
     from qbench.metrics.extractor import Extract
     from qbench.metrics.metric import Array, Sums
     from qbench.metrics.rows import Rows
@@ -198,6 +199,44 @@ class Round(Method):
         for name, tap in model.taps.items():
             if tap.bits < 32:
                 tap.grid = ranges[name].grid(tap.bits)
+
+
+class CorrectedSettings(RoundSettings):
+    part: Annotated[float, Field(description="how much of slope and bias is taken back")] = 1.0
+    forgotten: Annotated[int, Field(ge=0, description="steps at the end that the correction has no row for")] = 0
+
+
+class Corrected(Round):
+    """Takes slope and bias of its error back at each step."""
+
+    settings_class = CorrectedSettings
+    title = "rounding, corrected by the sampler"
+    corrects = True
+    settings: CorrectedSettings
+
+    def calibration(self, target: Target) -> CalibrationRequest | None:
+        return UniformSteps(steps=100, per_step=8) if target == "correction" else super().calibration(target)
+
+    def correct(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> StepCorrection:
+        import torch
+
+        from qbench import quant
+        from qbench.diffusion.step_correction import StepCorrection
+
+        pause("correction")
+        assert data is not None
+        pairs = list(quant.estimate_pairs(model, data))
+        full, rounded, steps = (
+            torch.cat([getattr(pair, name) for pair in pairs])
+            for name in ("full_precision", "quantized", "step_indices")
+        )
+        slope, bias = torch.zeros(data.calls), torch.zeros(data.calls, full.shape[1])
+        for step in range(data.calls):
+            of_step, error = full[steps == step], (rounded - full)[steps == step]
+            slope[step] = ((of_step - of_step.mean()) * error).mean() / of_step.var()
+            bias[step] = (error - slope[step] * of_step).mean((0, 2, 3))
+        kept = slice(0, data.calls - self.settings.forgotten)
+        return StepCorrection(self.settings.part * slope[kept], self.settings.part * bias[kept], 0 * slope[kept])
 
 
 class OtherRound(Round):

@@ -11,7 +11,8 @@ from qbench.memory.calibration import CalibrationMemory, WorkloadMemory, memory_
 from qbench.method import Method
 from qbench.plan import make_plan
 from qbench.plugin import create
-from qbench.stages.quantize import Assignment, Quantized, quantized
+from qbench.stages.quantize import Assignment
+from qbench.stages.quantized import Quantized, quantized
 from qbench.stages.stage import Runtime
 from qbench.suite import load_suite
 from qbench.workload import Workload

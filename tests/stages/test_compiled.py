@@ -17,7 +17,7 @@ from qbench.quant import AffineGrid, DynamicGrid, QuantModel, SplitGrid, StepGri
 from qbench.stages import compiled
 from qbench.stages.compiled import Compiled
 from qbench.stages.computing import compute
-from qbench.stages.quantize import Quantized
+from qbench.stages.quantized import Quantized
 from qbench.stages.sample import FILE, Sample
 from qbench.stages.stage import Runtime, Work
 from qbench.workload import Workload

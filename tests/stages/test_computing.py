@@ -12,7 +12,7 @@ from qbench.errors import QbenchError, StageError
 from qbench.plugins import WORKLOADS
 from qbench.stages import batching
 from qbench.stages.computing import compute
-from qbench.stages.quantize import Quantized
+from qbench.stages.quantized import Quantized
 from qbench.stages.sample import FILE, Sample
 from qbench.stages.stage import Runtime, Work
 from qbench.workload import Workload

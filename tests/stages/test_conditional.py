@@ -23,7 +23,7 @@ from qbench.quant.model import QuantModel
 from qbench.stages.calibration_context import conditioned_rows
 from qbench.stages.curve import Curve
 from qbench.stages.denoiser import load_denoiser
-from qbench.stages.quantize import Quantized
+from qbench.stages.quantized import Quantized
 from qbench.stages.sample import FILE, Sample
 from qbench.stages.stage import Runtime, Work
 from qbench.stages.trajectory import FILE as TRAJECTORY_FILE

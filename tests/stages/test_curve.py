@@ -23,7 +23,7 @@ from qbench.stages import lockstep as module
 from qbench.stages.curve import FILE, Curve
 from qbench.stages.denoiser import INPUT_GRIDS, WEIGHTS, Denoiser, load_denoiser
 from qbench.stages.lockstep import Squares, lockstep
-from qbench.stages.quantize import Quantized
+from qbench.stages.quantized import Quantized
 from qbench.stages.stage import Runtime, Work
 from qbench.store import Artefact, Manifest
 from qbench.workload import Workload

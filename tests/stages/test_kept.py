@@ -9,7 +9,7 @@ import pytest
 from qbench.plugins import WORKLOADS
 from qbench.stages.computing import compute
 from qbench.stages.kept import Kept
-from qbench.stages.quantize import Quantized
+from qbench.stages.quantized import Quantized
 from qbench.stages.sample import FILE, Sample
 from qbench.stages.stage import Runtime, Work
 from qbench.workload import Workload
