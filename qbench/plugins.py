@@ -1,4 +1,4 @@
-"""Entry-point catalogues: every method, workload, metric, extractor and executor comes through this door.
+"""Entry-point catalogues: every method, workload, metric, extractor, executor and layer comes through this door.
 
 Listing reads package metadata and imports nothing. A plugin is imported at its first use; one that cannot be
 imported keeps its name and its place in the list, with the reason, and stops only what needs it.
@@ -121,4 +121,5 @@ WORKLOADS = Catalogue("workload")
 METRICS = Catalogue("metric")
 EXTRACTORS = Catalogue("extractor")
 EXECUTORS = Catalogue("executor")
-CATALOGUES = (METHODS, WORKLOADS, METRICS, EXTRACTORS, EXECUTORS)
+LAYERS = Catalogue("layer")
+CATALOGUES = (METHODS, WORKLOADS, METRICS, EXTRACTORS, EXECUTORS, LAYERS)

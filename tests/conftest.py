@@ -41,6 +41,8 @@ nan-grid = micro_plugins:NaNGrid
 nan-output = micro_plugins:NaNOutput
 other-round = micro_plugins:OtherRound
 raises = micro_plugins:Raises
+replacing = micro_plugins:Replacing
+replacing-late = micro_plugins:ReplacingLate
 round = micro_plugins:Round
 
 [qbench.metrics]
@@ -50,6 +52,10 @@ micro-nan = micro_plugins:NotANumber
 
 [qbench.extractors]
 micro-pool = micro_plugins:MicroPool
+
+[qbench.layers]
+micro-gone = micro_broken:Gone
+micro-table = micro_layers:Table
 """
 MICRO_SUITE: dict[str, Any] = {
     "name": "micro",

@@ -144,6 +144,7 @@ def test_the_built_ins_come_through_the_same_door() -> None:
         "qbench.metrics",
         "qbench.extractors",
         "qbench.executors",
+        "qbench.layers",
     ]
 
 

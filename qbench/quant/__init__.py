@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from qbench.quant.recipes import ActivationRanges, RoundingRecipe, StepSizeRecipe, WeightRanges
     from qbench.quant.reconstruction import learn_input_grids, learn_rounding, learn_step_sizes
     from qbench.quant.recovered import recovered_grid
+    from qbench.quant.replacement import Replacement
     from qbench.quant.round_to_nearest import set_input_grids, set_weight_grids
 
 _HOMES = {
@@ -43,6 +44,7 @@ _HOMES = {
     "Percentile": "ranges",
     "QuantLayer": "layers",
     "QuantModel": "model",
+    "Replacement": "replacement",
     "RoundingRecipe": "recipes",
     "RunningAverage": "ranges",
     "RunningMinMax": "ranges",
@@ -81,6 +83,7 @@ __all__ = [
     "Percentile",
     "QuantLayer",
     "QuantModel",
+    "Replacement",
     "RoundingRecipe",
     "RunningAverage",
     "RunningMinMax",

@@ -120,7 +120,7 @@ def coverage(model: QuantModel, census: Iterable[Count]) -> Coverage:
     counts = list(census)
     left_out = set(model.left_out())
     covered = sum(count.macs for count in counts if _is_quantized(model, count, left_out))
-    stored = sum(layer.weight.numel() for layer in model.layers.values() if layer.weight_grid is not None)
+    stored = sum(layer.weight.numel() for layer in model.layers.values() if layer.is_weight_quantized)
     total = sum(parameter.numel() for parameter in model.module.parameters())
     return Coverage(stored / total, covered / sum(count.macs for count in counts), tuple(model.left_out()))
 

@@ -8,8 +8,10 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qbench.bits import FULL_PRECISION_BITS
 from qbench.errors import StageError
 from qbench.quant.grid import Grid, WeightGrid
+from qbench.quant.replacement import Replacement
 
 Operation = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -108,6 +110,7 @@ class QuantLayer(nn.Module):
         split: as given; a method decides whether it uses it.
         tap: the input; whether it is enabled goes for the weight too.
         learned: the weight while it is being learned, in place of the rounded one.
+        replacement: what computes in the weight's place, see ``replace``.
         geometry: of a Conv2d; None for other layers, and where the padding is not told in numbers.
 
     Raises:
@@ -127,6 +130,7 @@ class QuantLayer(nn.Module):
         self.split = split
         self.tap = Tap(bits.activations, clock)
         self.learned: Tensor | None = None
+        self.replacement: Replacement | None = None
         self._grid: WeightGrid | None = None
         self._rounded: Tensor | None = None
 
@@ -142,7 +146,7 @@ class QuantLayer(nn.Module):
 
     @weight_grid.setter
     def weight_grid(self, grid: WeightGrid | None) -> None:
-        self._grid = grid
+        self._grid, self.replacement = grid, None
         self._rounded = None if grid is None else grid.dequantize(grid.quantize(self.weight.detach()))
 
     @property
@@ -166,17 +170,41 @@ class QuantLayer(nn.Module):
             grid: the grid.
             integers: 0 to 2**bits - 1, in the shape of the weight, of any type.
         """
-        self._grid = grid
+        self._grid, self.replacement = grid, None
         self._rounded = grid.dequantize(integers.to(self.weight))
 
+    def replace(self, module: Replacement) -> None:
+        """Let a module compute in the weight's place, which then has no grid.
+
+        Args:
+            module: takes what the layer takes and returns what it returns.
+        """
+        self.weight_grid = None
+        self.replacement = module.to(self.weight.device).train(self.training)
+
+    @property
+    def is_weight_quantized(self) -> bool:
+        """Whether the weight has a grid or is replaced."""
+        return self._grid is not None or self.replacement is not None
+
+    @property
+    def rounds_input(self) -> bool:
+        """Whether the input is rounded by what replaces the weight, without a grid."""
+        return self.replacement is not None and self.replacement.input_bits < FULL_PRECISION_BITS
+
     def fold(self) -> None:
-        """Let the rounded weight take the place of the original for good."""
-        if self._rounded is not None:
+        """Let the rounded weight, or what replaces it, take the place of the original for good."""
+        if self.replacement is not None:
+            self.weight.data = self.weight.new_empty(0)
+        elif self._rounded is not None:
             self.weight.data = self._rounded
             self._rounded = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to ``x``, in the original's shapes."""
+        if self.replacement is not None and self.tap.enabled:
+            output: Tensor = self.replacement(x, self.tap, self.bias)
+            return output
         x = self.tap(x)
         weight = self.weight
         if self.tap.enabled:

@@ -62,9 +62,11 @@ class QuantModel:
         left = [
             name
             for name, layer in self.layers.items()
-            if layer.bits.weights < FULL_PRECISION_BITS and layer.weight_grid is None
+            if layer.bits.weights < FULL_PRECISION_BITS and not layer.is_weight_quantized
         ]
-        left += [name for name, tap in self.taps.items() if tap.bits < FULL_PRECISION_BITS and tap.grid is None]
+        rounded = {name for name, layer in self.layers.items() if layer.rounds_input}
+        rounded |= {name for name, tap in self.taps.items() if tap.grid is not None}
+        left += [name for name, tap in self.taps.items() if tap.bits < FULL_PRECISION_BITS and name not in rounded]
         return list(dict.fromkeys(left))
 
     def freeze(self) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,16 @@ from torch import Tensor
 from qbench.errors import DataError
 from qbench.quant.grid import AffineGrid, Grid
 from qbench.quant.grid_kinds import SplitGrid, grid_from_parts
+from qbench.quant.layers import QuantLayer
 from qbench.quant.model import QuantModel
+from qbench.quant.replacement import load_replacement
 
 WEIGHTS_FORMAT = "qbench-packed-weights-3"
+REPLACED_FORMAT = "qbench-packed-weights-4"
+"""With layers that a method replaced by modules of its own."""
 INPUT_GRIDS_FORMAT = "qbench-input-grids-3"
+REPLACEMENT = "replacement"
+"""Stands in a tensor's name between its layer and its own name in what replaces the layer."""
 
 
 def pack_bits(integers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
@@ -41,14 +48,31 @@ def unpack_bits(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.
     return np.packbits(padded, axis=1).reshape(-1)
 
 
-def checksum(grids: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+@dataclass(frozen=True)
+class Configurations:
+    """What the tensors of a file do not say.
+
+    Attributes:
+        grids: configurations of grids, by the name of the layer or activation.
+        replaced: those of modules in the place of layers, by the layer's name.
+    """
+
+    grids: Mapping[str, Any]
+    replaced: Mapping[str, Any] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """Return what stands in the file."""
+        return {"grids": self.grids} | ({"replaced": self.replaced} if self.replaced else {})
+
+
+def checksum(configurations: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of what a file holds.
 
     Args:
-        grids: configurations of the grids.
+        configurations: of the grids, or of grids and replaced layers.
         tensors: by name; their types, shapes and bytes count.
     """
-    found = hashlib.sha256(json.dumps(grids, sort_keys=True).encode())
+    found = hashlib.sha256(json.dumps(configurations, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         found.update(json.dumps([name, str(tensor.dtype), *tensor.shape]).encode())
         found.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
@@ -66,7 +90,15 @@ def save_weights(model: QuantModel, path: Path) -> None:
     tensors = {name: tensor.detach().cpu() for name, tensor in state.items()}
     owners = {id(tensor): name for name, tensor in state.items()}
     grids: dict[str, Any] = {}
+    replaced: dict[str, Any] = {}
     for name, layer in model.layers.items():
+        if layer.replacement is not None:
+            del tensors[owners[id(layer.weight)]]
+            tensors |= {
+                f"{name}.{REPLACEMENT}.{key}": tensor.detach().cpu().clone()
+                for key, tensor in layer.replacement.tensors().items()
+            }
+            replaced[name] = layer.replacement.config()
         if layer.weight_grid is None:
             continue
         grid = layer.weight_grid
@@ -75,7 +107,7 @@ def save_weights(model: QuantModel, path: Path) -> None:
         tensors[f"{name}.packed"] = torch.from_numpy(pack_bits(integers, grid.bits))
         tensors |= _grid_tensors(name, grid)
         grids[name] = grid.config()
-    _write(path, WEIGHTS_FORMAT, grids, tensors)
+    _write(path, REPLACED_FORMAT if replaced else WEIGHTS_FORMAT, Configurations(grids, replaced), tensors)
 
 
 def load_weights(model: QuantModel, path: Path) -> None:
@@ -84,15 +116,21 @@ def load_weights(model: QuantModel, path: Path) -> None:
     Raises:
         DataError: the file is damaged, of another format, or of another model.
     """
-    grids, tensors = _read(path, WEIGHTS_FORMAT)
+    configurations, tensors = _read(path, WEIGHTS_FORMAT, REPLACED_FORMAT)
     state = _state(model)
     expected = {name: tensor.shape for name, tensor in state.items()}
     owners = {id(tensor): name for name, tensor in state.items()}
-    for name, config in grids.items():
-        layer = model.layers.get(name)
-        if layer is None:
+    both = configurations.grids.keys() & configurations.replaced.keys()
+    if both:
+        raise DataError(f"{path} holds the layer {min(both)!r} twice: with a grid, and replaced")
+    for name in (*configurations.grids, *configurations.replaced):
+        if name not in model.layers:
             raise DataError(f"{path} holds the layer {name!r}, which this denoiser has not")
-        del expected[owners[id(layer.weight)]]
+        del expected[owners[id(model.layers[name].weight)]]
+    for name, config in configurations.replaced.items():
+        _replace(model.layers[name], name, config, tensors, path)
+    for name, config in configurations.grids.items():
+        layer = model.layers[name]
         grid = _pop_grid(tensors, name, config, path, layer.weight.shape).to(layer.weight.device)
         packed = tensors.pop(f"{name}.packed", None)
         count = layer.weight.numel()
@@ -114,7 +152,7 @@ def save_input_grids(model: QuantModel, path: Path) -> None:
     tensors: dict[str, Tensor] = {}
     for name, grid in grids.items():
         tensors |= _grid_tensors(name, grid)
-    _write(path, INPUT_GRIDS_FORMAT, {name: grid.config() for name, grid in grids.items()}, tensors)
+    _write(path, INPUT_GRIDS_FORMAT, Configurations({name: grid.config() for name, grid in grids.items()}), tensors)
 
 
 def input_grid_fault(model: QuantModel, name: str, grid: Grid) -> str | None:
@@ -136,9 +174,9 @@ def load_input_grids(model: QuantModel, path: Path) -> None:
     Raises:
         DataError: the file is damaged, of another format, or of another model.
     """
-    grids, tensors = _read(path, INPUT_GRIDS_FORMAT)
+    configurations, tensors = _read(path, INPUT_GRIDS_FORMAT)
     device = next(iter(model.layers.values())).weight.device
-    for name, config in grids.items():
+    for name, config in configurations.grids.items():
         if name not in model.taps:
             raise DataError(f"{path} holds the activation {name!r}, which this denoiser has not")
         grid = _pop_grid(tensors, name, config, path, None).to(device)
@@ -151,8 +189,11 @@ def load_input_grids(model: QuantModel, path: Path) -> None:
 
 
 def _state(model: QuantModel) -> dict[str, Tensor]:
-    """Return every parameter and buffer under its first name only."""
-    return {**dict(model.module.named_parameters()), **dict(model.module.named_buffers())}
+    """Return every parameter and buffer of the denoiser's own, under its first name only."""
+    replacements = [layer.replacement for layer in model.layers.values() if layer.replacement is not None]
+    foreign = {id(buffer) for module in replacements for buffer in module.buffers()}
+    buffers = {name: buffer for name, buffer in model.module.named_buffers() if id(buffer) not in foreign}
+    return {**dict(model.module.named_parameters()), **buffers}
 
 
 def _grid_tensors(name: str, grid: Grid) -> dict[str, Tensor]:
@@ -181,25 +222,41 @@ def _pop_grid(tensors: dict[str, Tensor], name: str, config: Any, path: Path, we
     return grid
 
 
-def _write(path: Path, kind: str, grids: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
+def _replace(layer: QuantLayer, name: str, config: Any, tensors: dict[str, Tensor], path: Path) -> None:
+    prefix = f"{name}.{REPLACEMENT}."
+    parts = {key.removeprefix(prefix): tensors.pop(key) for key in list(tensors) if key.startswith(prefix)}
+    try:
+        layer.replace(load_replacement(config, parts, layer))
+    except DataError as error:
+        raise DataError(f"{path}: the layer {name!r}: {error}") from error
+
+
+def _write(path: Path, kind: str, configurations: Configurations, tensors: dict[str, Tensor]) -> None:
     # One key only: safetensors writes several in random order, and the same model is to give the same bytes.
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    header = {"format": kind, "grids": grids, "checksum": checksum(grids, tensors)}
+    header = {"format": kind, **configurations.plain(), "checksum": _checksum(configurations, tensors)}
     save_file(tensors, path, metadata={"qbench": json.dumps(header, sort_keys=True)})
 
 
-def _read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _checksum(configurations: Configurations, tensors: Mapping[str, Tensor]) -> str:
+    return checksum(configurations.plain() if configurations.replaced else configurations.grids, tensors)
+
+
+def _read(path: Path, *kinds: str) -> tuple[Configurations, dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("qbench", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise DataError(f"{path} cannot be read as a packed checkpoint ({error})") from error
-    if not isinstance(header, dict) or header.get("format") != kind:
-        raise DataError(f"{path} is not a file of the format {kind}")
-    grids = header.get("grids")
-    if not isinstance(grids, dict) or not all(isinstance(config, dict) for config in grids.values()):
-        raise DataError(f"{path} does not say which grids it holds")
-    if header.get("checksum") != checksum(grids, tensors):
+    if not isinstance(header, dict) or header.get("format") not in kinds:
+        raise DataError(f"{path} is not a file of the format {kinds[0]}")
+    grids: Any = header.get("grids")
+    replaced: Any = header.get("replaced", {})
+    for found in (grids, replaced):
+        if not isinstance(found, dict) or not all(isinstance(config, dict) for config in found.values()):
+            raise DataError(f"{path} does not say which grids it holds")
+    configurations = Configurations(grids, replaced)
+    if header.get("checksum") != _checksum(configurations, tensors):
         raise DataError(f"{path} is damaged or was altered: it does not hold what its checksum was taken of")
-    return grids, tensors
+    return configurations, tensors

@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from qbench.bits import FULL_PRECISION_BITS, BitWidth
-from qbench.errors import StageError
 from qbench.identity import digest
 from qbench.method import Method, Target
 from qbench.stages.conversion import model_inputs
+from qbench.stages.inspection import inspect, inspect_replacements
 from qbench.stages.stage import DEFAULT_BATCH_SIZE, Stage, Work
 from qbench.stages.trajectory import FILE as TRAJECTORY_FILE
 from qbench.stages.trajectory import Trajectory
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from qbench.method import CalibrationData
-    from qbench.quant import Grid, QuantModel
+    from qbench.quant import QuantModel
     from qbench.stages.batching import Batches
 
 
@@ -118,7 +118,7 @@ class Weights(Stage):
         def run(batch_size: int) -> None:
             model, data, bits = prepared(self.assignment, work, "weights", batch_size)
             self.assignment.method.quantize_weights(model, data, bits)
-            _check_grids(model, self.assignment.method)
+            inspect(model, self.assignment.method)
             save_weights(model, work.folder / WEIGHTS)
 
         calibration_batches(self.assignment, work).whole(most_rows(self), run)
@@ -166,8 +166,10 @@ class Activations(Stage):
 
         def run(batch_size: int) -> None:
             model, data, bits = prepared(self.assignment, work, "activations", batch_size)
+            replaced = {name: layer.replacement for name, layer in model.layers.items()}
             self.assignment.method.quantize_activations(model, data, bits)
-            _check_grids(model, self.assignment.method)
+            inspect(model, self.assignment.method)
+            inspect_replacements(model, replaced, self.assignment.method)
             save_input_grids(model, work.folder / INPUT_GRIDS)
 
         calibration_batches(self.assignment, work).whole(most_rows(self), run)
@@ -229,27 +231,3 @@ def prepared(
         guidance_scale=assignment.workload.sampler.guidance_scale if context else 1.0,
     )
     return model, data, bits
-
-
-def _check_grids(model: QuantModel, method: Method) -> None:
-    """Refuse what cannot be stored and loaded to the bit, and more bits than the harness gave."""
-    from qbench.quant.packing import input_grid_fault
-
-    for name, layer in model.layers.items():
-        fault = None if layer.weight_grid is None else layer.weight_grid.fault(layer.weight.shape)
-        _check_grid(f"the weight of {name!r}", layer.weight_grid, layer.bits.weights, method, fault)
-        if not bool(layer.rounded.isfinite().all()):
-            raise StageError(f"the weight of {name!r} is not finite after {method.name}")
-    for name, tap in model.taps.items():
-        what = "the input of" if name in model.layers else "the attention operand"
-        fault = None if tap.grid is None else input_grid_fault(model, name, tap.grid)
-        _check_grid(f"{what} {name!r}", tap.grid, tap.bits, method, fault)
-
-
-def _check_grid(what: str, grid: Grid | None, given: int, method: Method, fault: str | None) -> None:
-    if grid is None:
-        return
-    if given == FULL_PRECISION_BITS or grid.bits > given:
-        raise StageError(f"{method.name} gave {what} {grid.bits} bits where {given} are due")
-    if fault:
-        raise StageError(f"{method.name} gave {what} a grid {fault}")

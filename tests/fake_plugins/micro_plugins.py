@@ -239,6 +239,31 @@ class Corrected(Round):
         return StepCorrection(self.settings.part * slope[kept], self.settings.part * bias[kept], 0 * slope[kept])
 
 
+class Replacing(Round):
+    """Rounds as the other does, and has some layers computed by a module of its own."""
+
+    title = "rounding, with tables in the place of layers"
+
+    def quantize_weights(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> None:
+        from micro_layers import table
+
+        super().quantize_weights(model, data, bits)
+        for name in ("conv_mid", "time"):
+            model.layers[name].replace(table(model.layers[name], model.layers[name].bits.weights))
+
+
+class ReplacingLate(Replacing):
+    """Replaces a layer when it is too late."""
+
+    title = "tables too late"
+
+    def quantize_activations(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> None:
+        from micro_layers import table
+
+        super().quantize_activations(model, data, bits)
+        model.layers["conv_in"].replace(table(model.layers["conv_in"], 4))
+
+
 class OtherRound(Round):
     """Asks for the same calibration, and is another method."""
 

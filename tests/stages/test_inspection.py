@@ -12,7 +12,7 @@ from qbench.diffusion.structures import Structure
 from qbench.errors import StageError
 from qbench.plugins import METHODS
 from qbench.quant import AffineGrid, DynamicGrid, QuantModel, SplitGrid, StepGrid, WeightRanges, set_weight_grids
-from qbench.stages.quantize import _check_grids
+from qbench.stages.inspection import inspect
 from qbench_methods.linear import Linear, LinearSettings
 
 
@@ -28,7 +28,7 @@ def quantized(bits: str = "W4A4") -> QuantModel:
 
 
 def check(model: QuantModel) -> None:
-    _check_grids(model, Linear(METHODS.entry("linear"), LinearSettings()))
+    inspect(model, Linear(METHODS.entry("linear"), LinearSettings()))
 
 
 def test_what_fits_is_taken() -> None:
@@ -66,4 +66,35 @@ def test_bits_where_none_are_due_are_refused() -> None:
     model = quantized("W4A32")
     model.taps["0"].grid = grid()
     with pytest.raises(StageError, match="gave the input of '0' 4 bits where 32 are due"):
+        check(model)
+
+
+@pytest.mark.usefixtures("fake_plugins")
+def test_a_replaced_layer_is_looked_at_too() -> None:
+    from micro_layers import Stranger, table
+
+    model = quantized("W4A32")
+    layer = model.layers["0"]
+    layer.replace(table(layer, 4))
+    check(model)
+    layer.replace(table(layer, 8))
+    with pytest.raises(StageError, match="gave the weight of '0' 8 bits where 4 are due"):
+        check(model)
+    layer.replace(table(layer, 4))
+    assert layer.replacement is not None
+    layer.replacement.input_bits = 8
+    with pytest.raises(StageError, match="gave the input of '0' 8 bits where 32 are due"):
+        check(model)
+    layer.replace(table(layer, 4, Stranger))
+    with pytest.raises(StageError, match=r"replaced '0' by a Stranger whose kind 'micro-table' is that of .*Table"):
+        check(model)
+    layer.replace(table(layer, 4))
+    assert layer.replacement is not None
+    layer.replacement.extra = nn.Parameter(torch.zeros(1), requires_grad=False)
+    with pytest.raises(StageError, match="whose extra is a parameter, where a buffer is due"):
+        check(model)
+    layer.replace(table(layer, 4))
+    assert layer.replacement is not None
+    layer.replacement.scale.fill_(float("nan"))
+    with pytest.raises(StageError, match="whose scale is not finite"):
         check(model)
