@@ -111,6 +111,7 @@ class QuantLayer(nn.Module):
         tap: the input; whether it is enabled goes for the weight too.
         learned: the weight while it is being learned, in place of the rounded one.
         replacement: what computes in the weight's place, see ``replace``.
+        operation: computes the output from an input, a weight and a bias, as the original does.
         geometry: of a Conv2d; None for other layers, and where the padding is not told in numbers.
 
     Raises:
@@ -121,7 +122,7 @@ class QuantLayer(nn.Module):
         self, original: nn.Module, bits: LayerBits, split: int | None = None, clock: Clock | None = None
     ) -> None:
         super().__init__()
-        self._operation = _operation(original)
+        self.operation = _operation(original)
         self.geometry = _geometry(original)
         self.weight: Tensor = original.weight  # type: ignore[assignment]
         self.bias: Tensor | None = original.bias  # type: ignore[assignment]
@@ -209,7 +210,7 @@ class QuantLayer(nn.Module):
         weight = self.weight
         if self.tap.enabled:
             weight = self.rounded if self.learned is None else self.learned
-        return self._operation(x, weight, self.bias)
+        return self.operation(x, weight, self.bias)
 
 
 def named_layers(module: nn.Module) -> Iterator[tuple[nn.Module, str, str, nn.Module]]:

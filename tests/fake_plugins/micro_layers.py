@@ -17,14 +17,14 @@ class Table(Replacement):
     def __init__(self, layer: QuantLayer, grid: AffineGrid, integers: Tensor) -> None:
         super().__init__()
         self.weight_bits = grid.bits
-        self._operation = layer._operation
+        self.operation = layer.operation
         self.register_buffer("integers", integers)
         self.register_buffer("scale", grid.scale)
         self.register_buffer("zero_point", grid.zero_point)
 
     def forward(self, x: Tensor, tap: Tap, bias: Tensor | None) -> Tensor:
         weight = AffineGrid(self.weight_bits, self.scale, self.zero_point).dequantize(self.integers.float())
-        return self._operation(tap(x), weight, bias)
+        return self.operation(tap(x), weight, bias)
 
     def config(self) -> dict[str, Any]:
         return {"kind": "micro-table", "bits": self.weight_bits}
