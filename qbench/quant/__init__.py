@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from qbench.quant.data import CalibrationData
     from qbench.quant.estimates import EstimatePair, estimate_pairs
     from qbench.quant.grid import AffineGrid, Grid, WeightGrid, grid_from_range
-    from qbench.quant.grid_kinds import DynamicGrid, SplitGrid, StepGrid
+    from qbench.quant.grid_kinds import ChannelScaledGrid, DynamicGrid, SplitGrid, StepGrid
+    from qbench.quant.hessians import input_hessians, inverse_factor
     from qbench.quant.layers import LayerBits, QuantLayer, Tap
     from qbench.quant.model import QuantModel
     from qbench.quant.ranges import (
@@ -29,11 +30,13 @@ if TYPE_CHECKING:
     from qbench.quant.recovered import recovered_grid
     from qbench.quant.replacement import Replacement
     from qbench.quant.round_to_nearest import set_input_grids, set_weight_grids
+    from qbench.quant.smoothing import channel_maxima, input_factors, is_convolution, smoothing_factors
 
 _HOMES = {
     "ActivationRanges": "recipes",
     "AffineGrid": "grid",
     "CalibrationData": "data",
+    "ChannelScaledGrid": "grid_kinds",
     "Count": "census",
     "Coverage": "census",
     "DynamicGrid": "grid_kinds",
@@ -54,10 +57,15 @@ _HOMES = {
     "Tap": "layers",
     "WeightGrid": "grid",
     "WeightRanges": "recipes",
+    "channel_maxima": "smoothing",
     "checkpoint_digest": "checkpoint",
     "coverage": "census",
     "estimate_pairs": "estimates",
     "grid_from_range": "grid",
+    "input_factors": "smoothing",
+    "input_hessians": "hessians",
+    "inverse_factor": "hessians",
+    "is_convolution": "smoothing",
     "learn_input_grids": "reconstruction",
     "learn_rounding": "reconstruction",
     "learn_step_sizes": "reconstruction",
@@ -67,12 +75,14 @@ _HOMES = {
     "recovered_grid": "recovered",
     "set_input_grids": "round_to_nearest",
     "set_weight_grids": "round_to_nearest",
+    "smoothing_factors": "smoothing",
     "take_census": "census",
 }
 __all__ = [
     "ActivationRanges",
     "AffineGrid",
     "CalibrationData",
+    "ChannelScaledGrid",
     "Count",
     "Coverage",
     "DynamicGrid",
@@ -93,10 +103,15 @@ __all__ = [
     "Tap",
     "WeightGrid",
     "WeightRanges",
+    "channel_maxima",
     "checkpoint_digest",
     "coverage",
     "estimate_pairs",
     "grid_from_range",
+    "input_factors",
+    "input_hessians",
+    "inverse_factor",
+    "is_convolution",
     "learn_input_grids",
     "learn_rounding",
     "learn_step_sizes",
@@ -106,6 +121,7 @@ __all__ = [
     "recovered_grid",
     "set_input_grids",
     "set_weight_grids",
+    "smoothing_factors",
     "take_census",
 ]
 

@@ -1,4 +1,4 @@
-"""Grids for what one scale does not suit: halves of a concatenation, sampling steps, tokens."""
+"""Grids for what one scale does not suit: halves of a concatenation, sampling steps, tokens, channels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -182,6 +182,84 @@ class DynamicGrid:
         return self
 
 
+@dataclass(frozen=True)
+class ChannelScaledGrid:
+    """A grid for values that are divided by a factor of their input channel before, and multiplied by it behind.
+
+    Where a layer's input has the factors s and its weight 1 / s, what is rounded is X / s and W * s, whose product is
+    that of X and W: no layer before has to take the factors over.
+
+    Source: SmoothQuant (arXiv 2211.10438), section 4, equation 3.
+
+    Attributes:
+        inner: what divided values are rounded to; a weight needs one that does not change.
+        factor: float32, positive, one for each input channel, in a shape that broadcasts against the trailing axes:
+            [channels] for tokens and weights of linear layers, [channels, 1, 1] for images and their convolutions.
+    """
+
+    inner: "AffineGrid | StepGrid | DynamicGrid"
+    factor: Tensor
+
+    @property
+    def bits(self) -> int:
+        """Bits of an integer on the inner grid."""
+        return self.inner.bits
+
+    @property
+    def _static(self) -> AffineGrid:
+        if not isinstance(self.inner, AffineGrid):
+            raise ValueError(f"a {type(self.inner).__name__} changes, so its integers alone stand for nothing")
+        return self.inner
+
+    def dense(self, shape: Sequence[int]) -> AffineGrid:
+        """Return scale and zero point for each input channel of a tensor of a shape."""
+        scale = self._static.scale * self.factor
+        return AffineGrid(self.bits, scale, self._static.zero_point.expand_as(scale))
+
+    def quantize(self, x: Tensor) -> Tensor:
+        """Return the integers that stand for ``x``, as floats in the shape of ``x``."""
+        return self._static.quantize(x / self.factor)
+
+    def dequantize(self, integers: Tensor) -> Tensor:
+        """Return the values that integers stand for."""
+        return self._static.dequantize(integers) * self.factor
+
+    def __call__(self, x: Tensor, steps: Tensor | None = None) -> Tensor:
+        """Return ``x`` rounded, each channel at its own scale."""
+        return self.inner(x / self.factor, steps) * self.factor
+
+    def fits(self, channels: int, axes: int) -> bool:
+        """Whether it has one factor for each channel.
+
+        Args:
+            channels: of a layer's input, or of its weight.
+            axes: of the weight.
+        """
+        return self.factor.shape == (channels, *(1,) * (axes - 2))
+
+    def fault(self, weight_shape: Sequence[int] | None) -> str | None:
+        """Return what keeps the grid from being stored and loaded again."""
+        if not 1 <= self.factor.dim() <= MOST_AXES or (
+            weight_shape is not None and not self.fits(weight_shape[1], len(weight_shape))
+        ):
+            return f"with factors of shape {tuple(self.factor.shape)}, where one for each input channel is due"
+        if not bool((self.factor.isfinite() & (self.factor > 0)).all()):
+            return "with a factor that is not positive and finite"
+        return self.inner.fault(weight_shape)
+
+    def config(self) -> dict[str, Any]:
+        """Return bits and what the inner grid says of itself."""
+        return {"kind": "channel-scaled", "bits": self.bits, "inner": self.inner.config()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return factors, and the inner grid's tensors."""
+        return {"factor": self.factor, **self.inner.tensors()}
+
+    def to(self, device: torch.device) -> "ChannelScaledGrid":
+        """Return the grid with its tensors on another device."""
+        return ChannelScaledGrid(self.inner.to(device), self.factor.to(device))
+
+
 def grid_from_parts(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Grid:
     """Return the grid that gave a configuration and tensors.
 
@@ -190,6 +268,10 @@ def grid_from_parts(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
     """
     try:
         kind, bits = config["kind"], config["bits"]
+        if kind == "channel-scaled":
+            return _channel_scaled(bits, config["inner"], tensors)
+        if "factor" in tensors:
+            raise ValueError("it has factors, which it cannot use")
         if kind == "dynamic":
             if tensors:
                 raise ValueError(f"it has {', '.join(tensors)}, which it cannot use")
@@ -207,3 +289,13 @@ def grid_from_parts(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
     except (KeyError, IndexError, TypeError) as error:
         raise ValueError(f"it is incomplete: {error}") from error
     raise ValueError(f"its kind {kind!r} is not known")
+
+
+def _channel_scaled(bits: Any, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ChannelScaledGrid:
+    factor = tensors["factor"]
+    if factor.dtype != torch.float32:
+        raise ValueError(f"its factors are {factor.dtype}, not float32")
+    inner = grid_from_parts(config, {name: tensor for name, tensor in tensors.items() if name != "factor"})
+    if not isinstance(inner, AffineGrid | StepGrid | DynamicGrid) or inner.bits != bits:
+        raise ValueError(f"its inner grid is a {type(inner).__name__} of {inner.bits} bits, where {bits} are due")
+    return ChannelScaledGrid(inner, factor)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from qbench.errors import DataError
 from qbench.quant.grid import AffineGrid, Grid
-from qbench.quant.grid_kinds import SplitGrid, grid_from_parts
+from qbench.quant.grid_kinds import ChannelScaledGrid, SplitGrid, grid_from_parts
 from qbench.quant.layers import QuantLayer
 from qbench.quant.model import QuantModel
 from qbench.quant.replacement import load_replacement
@@ -28,6 +28,8 @@ REPLACED_FORMAT = "qbench-packed-weights-4"
 INPUT_GRIDS_FORMAT = "qbench-input-grids-3"
 REPLACEMENT = "replacement"
 """Stands in a tensor's name between its layer and its own name in what replaces the layer."""
+GRID_TENSORS = ("scale", "zero_point", "factor")
+"""Names of all tensors that a grid may have."""
 
 
 def pack_bits(integers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
@@ -137,7 +139,7 @@ def load_weights(model: QuantModel, path: Path) -> None:
         if packed is None or packed.dtype != torch.uint8 or packed.shape != (math.ceil(count * grid.bits / 8),):
             raise DataError(f"{path} holds no integers of {grid.bits} bits for the weight of {name!r}")
         integers = torch.from_numpy(unpack_bits(packed.numpy(), grid.bits, count)).view(layer.weight.shape)
-        assert isinstance(grid, AffineGrid | SplitGrid)
+        assert isinstance(grid, AffineGrid | SplitGrid | ChannelScaledGrid)
         layer.adopt(grid, integers)
     if {name: tensor.shape for name, tensor in tensors.items()} != expected:
         raise DataError(f"{path} does not fit this denoiser: it holds other tensors")
@@ -165,6 +167,8 @@ def input_grid_fault(model: QuantModel, name: str, grid: Grid) -> str | None:
     """
     if isinstance(grid, SplitGrid) and not (name in model.layers and grid.index < model.layers[name].weight.shape[1]):
         return f"split at {grid.index}, where there is no such channel"
+    if isinstance(grid, ChannelScaledGrid) and not (name in model.layers and _fits(grid, model.layers[name])):
+        return f"with factors of shape {tuple(grid.factor.shape)}, where one for each input channel is due"
     return grid.fault(None)
 
 
@@ -188,6 +192,11 @@ def load_input_grids(model: QuantModel, path: Path) -> None:
         raise DataError(f"{path} holds {next(iter(tensors))!r}, which belongs to no grid")
 
 
+def _fits(grid: ChannelScaledGrid, layer: QuantLayer) -> bool:
+    groups = 1 if layer.geometry is None else layer.geometry.groups
+    return grid.fits(groups * layer.weight.shape[1], layer.weight.dim())
+
+
 def _state(model: QuantModel) -> dict[str, Tensor]:
     """Return every parameter and buffer of the denoiser's own, under its first name only."""
     replacements = [layer.replacement for layer in model.layers.values() if layer.replacement is not None]
@@ -209,7 +218,7 @@ def _integer_type(bits: int) -> torch.dtype:
 
 
 def _pop_grid(tensors: dict[str, Tensor], name: str, config: Any, path: Path, weight_shape: torch.Size | None) -> Grid:
-    parts = {key: tensors.pop(f"{name}.{key}") for key in ("scale", "zero_point") if f"{name}.{key}" in tensors}
+    parts = {key: tensors.pop(f"{name}.{key}") for key in GRID_TENSORS if f"{name}.{key}" in tensors}
     try:
         if "zero_point" in parts:
             parts["zero_point"] = parts["zero_point"].to(torch.float32)

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from qbench.errors import StageError
 from qbench.quant.data import CalibrationData
 from qbench.quant.grid import Grid
-from qbench.quant.grid_kinds import DynamicGrid, grid_from_parts
+from qbench.quant.grid_kinds import grid_from_parts
 from qbench.quant.layers import Tap
 from qbench.quant.model import QuantModel
 from qbench.quant.recipes import ActivationRanges, Normalization, RoundingRecipe, StepSizeRecipe
@@ -230,9 +230,8 @@ class _LearnedStep:
     def __init__(self, tap: Tap, grid: Grid, logarithmic: bool) -> None:
         self._tap = tap
         self._grid = grid
-        tensors = grid.tensors()
-        self._zero_point = tensors["zero_point"]
-        self._start = tensors["scale"].detach().clone()
+        self._tensors = grid.tensors()
+        self._start = self._tensors["scale"].detach().clone()
         self._logarithmic = logarithmic
         start = torch.zeros_like(self._start) if logarithmic else self._start.clone()
         self.parameter = start.requires_grad_(True)
@@ -261,7 +260,7 @@ class _LearnedStep:
         self._put(self._start * learned.exp() if self._logarithmic else learned)
 
     def _put(self, scale: Tensor) -> None:
-        self._tap.grid = grid_from_parts(self._grid.config(), {"scale": scale, "zero_point": self._zero_point})
+        self._tap.grid = grid_from_parts(self._grid.config(), self._tensors | {"scale": scale})
 
 
 def _fit_step_sizes(
@@ -300,7 +299,7 @@ def _batches(data: CalibrationData, iterations: int, size: int) -> Iterator[Tens
 
 
 def _is_learnable(grid: Grid) -> bool:
-    return not isinstance(grid, DynamicGrid) and grid.bits < UNLEARNED_BITS
+    return "scale" in grid.tensors() and grid.bits < UNLEARNED_BITS
 
 
 def _check(unit: Unit, learned: list[Tensor]) -> None:

@@ -1,6 +1,6 @@
 """Grids for all weights and all activations of a model: what round-to-nearest methods need, and others start from."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
@@ -12,7 +12,7 @@ from qbench.bits import FULL_PRECISION_BITS
 from qbench.errors import StageError
 from qbench.quant.data import CalibrationData
 from qbench.quant.grid import AffineGrid, Grid, WeightGrid
-from qbench.quant.grid_kinds import DynamicGrid, SplitGrid, StepGrid
+from qbench.quant.grid_kinds import ChannelScaledGrid, DynamicGrid, SplitGrid, StepGrid
 from qbench.quant.layers import QuantLayer, Tap
 from qbench.quant.model import QuantModel
 from qbench.quant.ranges import (
@@ -28,16 +28,20 @@ from qbench.quant.recipes import ActivationRanges, WeightRanges
 
 AVERAGED_ROWS = 64
 """Rows whose extremes enter a running average at a time, as in Q-Diffusion's code; the machine has no say in it."""
+NO_FACTORS: Mapping[str, Tensor] = {}
 EstimatorT = TypeVar("EstimatorT", bound=RangeEstimator)
 
 
-def set_weight_grids(model: QuantModel, ranges: WeightRanges, split: bool = False) -> None:
+def set_weight_grids(
+    model: QuantModel, ranges: WeightRanges, split: bool = False, factors: Mapping[str, Tensor] = NO_FACTORS
+) -> None:
     """Give every layer that has low bits the grid of its weight, rounded to nearest.
 
     Args:
         model: the model.
         ranges: how ranges are chosen.
-        split: whether the shortcuts of concatenations get two grids.
+        split: whether the shortcuts of concatenations get two grids; one with factors does not.
+        factors: of layers by name, as ``ChannelScaledGrid`` has them for inputs; weights are multiplied by them.
 
     Raises:
         StageError: a weight is not finite.
@@ -52,7 +56,10 @@ def set_weight_grids(model: QuantModel, ranges: WeightRanges, split: bool = Fals
             return min_max_per_channel(weight, layer.bits.weights, ranges.symmetric)
 
         try:
-            layer.weight_grid = _weight_grid(layer, grid, split)
+            if name in factors:
+                layer.weight_grid = ChannelScaledGrid(grid(layer.weight * factors[name]), 1 / factors[name])
+            else:
+                layer.weight_grid = _weight_grid(layer, grid, split)
         except ValueError as error:
             raise StageError(f"the weight of {name!r}: {error}") from error
 
@@ -63,6 +70,7 @@ def set_input_grids(
     ranges: ActivationRanges,
     split: bool = False,
     chosen: Callable[[str], bool] = lambda _: True,
+    factors: Mapping[str, Tensor] = NO_FACTORS,
 ) -> None:
     """Give every activation that has low bits its grid, from what passes in the model with its quantized weights.
 
@@ -73,8 +81,9 @@ def set_input_grids(
         model: the model.
         data: what it is calibrated on.
         ranges: how ranges are chosen.
-        split: whether the shortcuts of concatenations get two grids.
+        split: whether the shortcuts of concatenations get two grids; one with factors does not.
         chosen: says from its name whether a tap gets a grid.
+        factors: of layers by name, as ``ChannelScaledGrid`` has them; their inputs are divided by them.
 
     Raises:
         StageError: an activation is not finite or never came by, or a split is asked of other ranges than one for all.
@@ -85,18 +94,27 @@ def set_input_grids(
         raise StageError("the calibration data has no rows, so there is nothing to calibrate on")
     taps = {name: tap for name, tap in model.taps.items() if tap.bits < FULL_PRECISION_BITS and chosen(name)}
     if not taps or ranges.granularity == "token":
-        for name, tap in taps.items():
-            tap.grid = _dynamic_grid(model, name, tap)
+        grids: dict[str, Grid] = {name: _dynamic_grid(model, name, tap) for name, tap in taps.items()}
         data.report(1.0)
-        return
-    with _activations_as_they_are(model):
-        grids = _grids(model, data, ranges, split, taps)
+    else:
+        with _activations_as_they_are(model):
+            grids = _grids(model, data, ranges, split, taps, factors)
     for name, grid in grids.items():
-        taps[name].grid = grid
+        taps[name].grid = _scaled(grid, factors[name]) if name in factors else grid
+
+
+def _scaled(grid: Grid, factor: Tensor) -> ChannelScaledGrid:
+    assert isinstance(grid, AffineGrid | StepGrid | DynamicGrid)
+    return ChannelScaledGrid(grid, factor)
 
 
 def _grids(
-    model: QuantModel, data: CalibrationData, ranges: ActivationRanges, split: bool, taps: dict[str, Tap]
+    model: QuantModel,
+    data: CalibrationData,
+    ranges: ActivationRanges,
+    split: bool,
+    taps: dict[str, Tap],
+    factors: Mapping[str, Tensor],
 ) -> dict[str, Grid]:
     if ranges.samples is not None or ranges.estimator == "running-average":
         # In the data's own order, by step, a moving average would forget all but the last steps.
@@ -106,9 +124,9 @@ def _grids(
     if ranges.estimator == "running-average":
         data = replace(data, batch_size=AVERAGED_ROWS)
     if ranges.granularity == "tensor":
-        return _Calibration(model, ranges, split, taps).grids(data)
+        return _Calibration(model, ranges, split, taps, factors).grids(data)
     steps = torch.unique(data.step_indices)
-    calibration = _Calibration(model, ranges, False, taps)
+    calibration = _Calibration(model, ranges, False, taps, factors)
     found = []
     for step in steps:
         at_step = data.for_share(1 / len(steps)).rows((data.step_indices == step).nonzero().squeeze(1))
@@ -144,12 +162,22 @@ def _dynamic_grid(model: QuantModel, name: str, tap: Tap) -> DynamicGrid:
 class _Calibration:
     """Finds one grid for each of some taps from all of the data."""
 
-    def __init__(self, model: QuantModel, ranges: ActivationRanges, split: bool, taps: dict[str, Tap]) -> None:
+    def __init__(
+        self,
+        model: QuantModel,
+        ranges: ActivationRanges,
+        split: bool,
+        taps: dict[str, Tap],
+        factors: Mapping[str, Tensor],
+    ) -> None:
         self._model = model
+        self._factors = factors
         self._ranges = ranges
         self._taps = taps
         self._split = {
-            name: layer.split for name, layer in model.layers.items() if split and layer.split and name in taps
+            name: layer.split
+            for name, layer in model.layers.items()
+            if split and layer.split and name in taps and name not in factors
         }
 
     def grids(self, data: CalibrationData) -> dict[str, Grid]:
@@ -183,8 +211,11 @@ class _Calibration:
 
         def observer(name: str) -> Callable[[Tensor], None]:
             index = self._split.get(name)
+            factor = self._factors.get(name)
 
             def observe(x: Tensor) -> None:
+                if factor is not None:
+                    x = x / factor
                 parts = [x] if index is None else [x[:, :index], x[:, index:]]
                 for estimator, part in zip(estimators[name], parts, strict=True):
                     estimator(part)
