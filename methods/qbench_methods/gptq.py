@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -13,6 +14,7 @@ from qbench.method import (
     BitWidth,
     CalibrationData,
     CalibrationRequest,
+    MemoryProfile,
     Method,
     Settings,
     Target,
@@ -32,15 +34,9 @@ class GPTQSettings(Settings):
 
     calibration: Annotated[CalibrationRequest, Field(description="what it is calibrated on")] = UniformSteps()
     weights: Annotated[WeightRanges, Field(description="how grids of weights are chosen")] = WeightRanges()
-    damping: Annotated[
-        float, Field(ge=0, description="what is added to the Hessian's diagonal, as a share of its mean")
-    ] = 0.01
-    ordered: Annotated[
-        bool, Field(description="whether weights are rounded in order of falling diagonal (act-order), or as they lie")
-    ] = False
-    columns_at_once: Annotated[
-        int, Field(ge=1, description="columns between updates of all the rest; changes the time only")
-    ] = 128
+    damping: Annotated[float, Field(ge=0, description="what is added to the Hessian's diagonal, by its mean")] = 0.01
+    ordered: Annotated[bool, Field(description="whether columns of large diagonals come first (act-order)")] = False
+    columns_at_once: Annotated[int, Field(ge=1, description="columns between updates of all; costs time only")] = 128
     granularity: Annotated[
         Literal["block", "layer"], Field(description="whether Hessians are taken block by block, or layer by layer")
     ] = "block"
@@ -72,8 +68,14 @@ class GPTQ(Method):
         """Return the calibration request, for weights and activations alike."""
         return self.settings.calibration
 
+    def memory_profile(self, target: Target) -> MemoryProfile:
+        """Return what the settings say, and that Hessians are taken for weights."""
+        granularity = self.settings.granularity
+        return replace(super().memory_profile(target), hessians=target == "weights", granularity=granularity)
+
     def quantize_weights(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> None:
         """Choose grids and round to them, in execution order."""
+        how = self.settings.damping, self.settings.ordered, self.settings.columns_at_once
         quant.set_weight_grids(model, self.settings.weights)
         grids = {name: layer.weight_grid for name, layer in model.layers.items() if layer.weight_grid is not None}
         for name in grids:
@@ -81,15 +83,11 @@ class GPTQ(Method):
         for name, hessian in quant.input_hessians(model, needed(data), self.settings.granularity):
             layer, grid = model.layers[name], grids.pop(name)
             try:
-                layer.adopt(grid, self._integers(layer.weight, grid, hessian))
+                layer.adopt(grid, gptq_integers(layer.weight, grid, hessian, *how))
             except ValueError as error:
                 raise StageError(f"the weight of {name!r}: {error}") from error
         for name, grid in grids.items():
             model.layers[name].weight_grid = grid  # it is never called
-
-    def _integers(self, weight: Tensor, grid: WeightGrid, hessian: Tensor) -> Tensor:
-        settings = self.settings
-        return gptq_integers(weight, grid, hessian, settings.damping, settings.ordered, settings.columns_at_once)
 
     def quantize_activations(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> None:
         """Give each activation the grid of what it met in calibration."""

@@ -167,7 +167,8 @@ class _Estimates:
         if not rows:
             return [self._outline.searching()]
         amount = Amount(rows, self._runtime.rows)
-        found = [] if profile.recipe is None else self._outline.learning(profile, amount)
+        is_by_unit = profile.recipe is not None or profile.hessians
+        found = self._outline.learning(profile, amount) if is_by_unit else []
         if profile.ranges is not None or not found:
             found.append(self._outline.observing(profile.ranges or ActivationRanges(), amount))
         return found

@@ -16,6 +16,7 @@ from qbench.diffusion.structures import State
 from qbench.memory.live_bytes import FusedAttention, LiveBytes
 from qbench.quant.data import CalibrationData
 from qbench.quant.grid import AffineGrid
+from qbench.quant.hessians import hessians_of
 from qbench.quant.memory_profile import MemoryProfile
 from qbench.quant.model import QuantModel
 from qbench.quant.recipes import ActivationRanges, RoundingRecipe, StepSizeRecipe
@@ -36,6 +37,8 @@ SEARCH_COPIES = 2
 """How often an activation is in memory beside itself while the range of least error is searched."""
 WEIGHT_COPIES = 4
 """The same for a weight while its grid is searched."""
+INVERSE_COPIES = 3
+"""How often the Hessian of a layer is in memory in float64 while it is inverted."""
 STEP_BYTES = 16
 """Timestep and step index of a row."""
 
@@ -102,17 +105,17 @@ class Outline:
         self.row_bytes = _bytes([row.x, *row.context.values()]) + STEP_BYTES
 
     def learning(self, profile: MemoryProfile, amount: Amount) -> list[Moment]:
-        """Return the moments of learning roundings or step sizes, unit by unit.
+        """Return the moments of learning roundings or step sizes, or of taking Hessians, unit by unit.
 
         Raises:
             StageError: the denoiser's blocks are not known.
         """
         recipe = profile.recipe
-        assert recipe is not None
+        assert recipe is not None or profile.hessians
         found = [self._through_network(amount)] if profile.through_network else []
         kept = sum(moment.running_state for moment in found)
         data = self._data(amount)
-        is_rounding = isinstance(recipe, RoundingRecipe)
+        is_rounding = not isinstance(recipe, StepSizeRecipe)
         inputs = nullcontext() if is_rounding else self._input_grids()
         with inputs, self._counting(data) as live:
             walk = Walk(self._model, data, profile.granularity, "quantized" if is_rounding else "full-precision")
@@ -121,7 +124,11 @@ class Outline:
                 rows = kept + budget.most * amount.rows // amount.batch
                 found.append(Moment(f"a batch of {amount.batch} on its way to {unit.name}", live.peak, rows))
                 live.start_over()
-                work = self._learn(unit, recipe, profile.through_network, amount) + live.peak
+                if recipe is None:
+                    learned = self._invert(unit, data)
+                else:
+                    learned = self._learn(unit, recipe, profile.through_network, amount)
+                work = learned + live.peak
                 rows = kept + budget.used * amount.rows // amount.batch
                 found.append(Moment(f"the {'layer' if unit.name in unit.layers else 'block'} {unit.name}", work, rows))
                 budget.most = budget.used
@@ -172,6 +179,11 @@ class Outline:
         for layer in unit.layers.values():
             layer.learned = None
         return learned
+
+    def _invert(self, unit: Unit, data: CalibrationData) -> int:
+        """Take the Hessians of a unit; return the bytes of inverting the largest of them."""
+        found = hessians_of(self._model, unit, data)
+        return max((2 * INVERSE_COPIES * _bytes([each.value]) for each in found.values()), default=0)
 
     def _through_network(self, amount: Amount) -> Moment:
         """Gradients of the denoiser's output by the outputs of all blocks, as ``block_sensitivities`` takes them."""

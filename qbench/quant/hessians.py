@@ -97,7 +97,7 @@ def input_hessians(model: QuantModel, data: CalibrationData, granularity: Granul
     walk = Walk(model, data, granularity, "quantized")
     share = 1 / max(len(walk.names()), 1)
     for unit in walk:
-        found = _hessians(model, unit, data)
+        found = hessians_of(model, unit, data)
         del unit  # what it holds would stay while the next unit is collected
         while found:
             name = next(iter(found))
@@ -109,7 +109,8 @@ def input_hessians(model: QuantModel, data: CalibrationData, granularity: Granul
 
 
 @torch.no_grad()
-def _hessians(model: QuantModel, unit: Unit, data: CalibrationData) -> dict[str, InputHessian]:
+def hessians_of(model: QuantModel, unit: Unit, data: CalibrationData) -> dict[str, InputHessian]:
+    """Return the Hessians of a unit's layers whose weights have low bits, by name, from one pass of all rows."""
     found = {
         name: InputHessian(name, layer)
         for name, layer in unit.layers.items()
@@ -150,6 +151,8 @@ def inverse_factor(hessian: Tensor, damping: float) -> Tensor:
     lower, failed = torch.linalg.cholesky_ex(precise.flip(1, 2))
     if bool(failed.any()):
         raise ValueError("the Hessian of its output error has no inverse: use more calibration data or more damping")
+    del precise, diagonal  # a few gigabytes in large models
     upper = lower.flip(1, 2)
+    del lower
     inverse: Tensor = torch.linalg.solve_triangular(upper, torch.eye(upper.shape[1]).to(upper), upper=True)
     return inverse

@@ -19,12 +19,14 @@ class MemoryProfile:
         granularity: what is learned at a time, as ``learn_rounding`` and ``learn_step_sizes`` have it.
         through_network: whether gradients pass through the whole network, a batch at a time, before anything is
             learned (``fisher`` of ``learn_rounding``).
+        hessians: whether the Hessians of all layers' output errors are taken and inverted (``input_hessians``).
     """
 
     recipe: RoundingRecipe | StepSizeRecipe | None = None
     ranges: ActivationRanges | None = None
     granularity: Literal["block", "layer"] = "block"
     through_network: bool = False
+    hessians: bool = False
 
 
 def profile_of(settings: Settings, target: Literal["weights", "activations", "correction"]) -> MemoryProfile:

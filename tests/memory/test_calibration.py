@@ -88,6 +88,12 @@ class TestOneStage:
         assert (found.data, found.running_state) == (0, 0)
         assert 0 < found.work < found.model
 
+    def test_hessians_are_held_and_inverted(self):
+        found = estimate(workload("tiny-ddim"), method("gptq"))["weights"]
+        largest = (192 * 3 * 3) ** 2  # of the convolution behind the widest concatenation
+        assert 3 * 8 * largest < found.work < 12 * 8 * largest
+        assert found.running_state > estimate(workload("tiny-ddim"), method("linear"))["weights"].running_state == 0
+
     @pytest.mark.parametrize(
         ("name", "change"), [("brecq", {"through_network": True}), ("adaround", {"granularity": "layer"})]
     )
