@@ -48,9 +48,9 @@ class SmoothQuant(Method):
     """A layer's input is divided by a factor for each channel, its weight multiplied by it; then both are rounded.
 
     The factor s_j = max|X_j|^alpha / max|W_j|^(1 - alpha) comes from the full-precision network over the whole
-    trajectory. The authors fold 1 / s into the layer norm before; denoisers have a SiLU or a sampler there, so here
-    the division is part of the input's grid, each layer has factors of its own, and a product of a norm's three
-    layers does not share one. The operands of attention are rounded as they are, as in the paper.
+    trajectory. The authors fold 1 / s into the layer norm before; most layers of a denoiser have none there, so here
+    the division is part of the input's grid, and each layer has factors of its own, where the authors' query, key and
+    value share them. The operands of attention are rounded as they are, as in the paper.
 
     The paper smooths the linear layers of transformers, which ``as-published`` does, with symmetric grids; ``strict``
     smooths convolutions too, as most of a denoiser consists of them. The paper's O3 has static activations as here by

@@ -190,9 +190,9 @@ def test_everything_is_quantized_on_the_grid_of_its_channels_extremes(end_to_end
 def test_each_layer_is_rounded_by_what_it_meets_in_the_network_so_far(
     end_to_end: Run, create: Run, small_data: Run
 ) -> None:
-    outcome = end_to_end(create(GPTQ, granularity="layer", ordered=True, weights={"estimator": "mse"}))
+    outcome = end_to_end(create(GPTQ, ordered=True, weights={"estimator": "mse"}))
     by_hand = outcome.start()
-    for name, hessian in input_hessians(by_hand, small_data(), "layer"):
+    for name, hessian in input_hessians(by_hand, small_data(), "block"):
         layer = by_hand.layers[name]
         grid = mse_per_channel(layer.weight, layer.bits.weights)
         layer.adopt(grid, gptq_integers(layer.weight, grid, hessian, ordered=True))

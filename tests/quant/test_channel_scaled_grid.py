@@ -14,6 +14,7 @@ from qbench.errors import DataError
 from qbench.quant import ActivationRanges, ChannelScaledGrid, QuantModel, StepSizeRecipe, learn_step_sizes
 from qbench.quant.grid import AffineGrid, Grid, grid_from_range
 from qbench.quant.grid_kinds import DynamicGrid, SplitGrid, StepGrid, grid_from_parts
+from qbench.quant.integer import refusal
 from qbench.quant.packing import (
     input_grid_fault,
     load_input_grids,
@@ -234,3 +235,8 @@ def test_its_step_size_is_learned_and_its_factors_stay(small_model: Make, small_
         assert torch.equal(layer.input_grid.factor, before[name].factor)
         moved += not torch.equal(layer.input_grid.inner.scale, before[name].inner.scale)
     assert moved > 10
+
+
+def test_a_layer_with_factors_stays_simulated(small_model: Make, small_data: Make) -> None:
+    model = scaled(small_model(bits="W8A8"), small_data(), "tensor")
+    assert {refusal(layer) for layer in model.layers.values()} == {"has a ChannelScaledGrid of 8 bits"}
