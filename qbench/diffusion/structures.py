@@ -81,12 +81,21 @@ class Structure:
             block by block then refuses the denoiser.
         splits: for each convolution in the shortcut of a concatenation, by name, the channel where the second half
             begins.
+        time_path: all that a timestep passes through before it meets the image, cut out across the segments: the
+            embedding and each layer that hands it to a block. ``run`` puts what these layers give, side by side, in
+            ``h`` [batch, width]; ``modules`` are in execution order, and in those of other segments as well. None
+            where it is not known.
+        shortcuts: names of the convolutions in the shortcuts of residual blocks.
+        downsamplers: names of the convolutions that do nothing but lower the resolution.
         call: the forward.
     """
 
     boundary_layers: tuple[str, str]
     segments: tuple[Segment, ...] = ()
     splits: Mapping[str, int] = field(default_factory=dict)
+    time_path: Segment | None = None
+    shortcuts: tuple[str, ...] = ()
+    downsamplers: tuple[str, ...] = ()
     call: Callable[[nn.Module, Tensor, Tensor, Context], Tensor] = call_unet
 
     def compose(self, module: nn.Module, state: State) -> Tensor:

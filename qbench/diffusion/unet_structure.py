@@ -16,6 +16,7 @@ from torch import nn
 from qbench.diffusion.shortcut_splits import shortcut_splits
 from qbench.diffusion.structures import Segment, SegmentKind, State, Structure
 from qbench.diffusion.unet_options import check_options
+from qbench.diffusion.unet_parts import downsamplers, shortcuts, time_path
 from qbench.errors import StageError
 
 Call = Callable[[Any, State], Any]
@@ -39,7 +40,14 @@ def unet_structure(module: nn.Module) -> Structure:
     check_options(module)
     segments = tuple(_unet(module))
     _check_coverage(module, segments)
-    return Structure(("conv_in", "conv_out"), segments, shortcut_splits(module))
+    return Structure(
+        ("conv_in", "conv_out"),
+        segments,
+        splits=shortcut_splits(module),
+        time_path=time_path(module, segments),
+        shortcuts=shortcuts(module, segments),
+        downsamplers=downsamplers(module),
+    )
 
 
 def _unet(unet: UNet2DModel | UNet2DConditionModel) -> Iterator[Segment]:

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from qbench.quant.reconstruction import learn_input_grids, learn_rounding, learn_step_sizes
     from qbench.quant.recovered import recovered_grid
     from qbench.quant.replacement import Replacement
-    from qbench.quant.round_to_nearest import set_input_grids, set_weight_grids
+    from qbench.quant.round_to_nearest import set_dynamic_grids, set_input_grids, set_weight_grids
     from qbench.quant.smoothing import channel_maxima, input_factors, is_convolution, smoothing_factors
+    from qbench.quant.units import time_layers
 
 _HOMES = {
     "ActivationRanges": "recipes",
@@ -73,10 +74,12 @@ _HOMES = {
     "min_max_per_channel": "ranges",
     "mse_per_channel": "ranges",
     "recovered_grid": "recovered",
+    "set_dynamic_grids": "round_to_nearest",
     "set_input_grids": "round_to_nearest",
     "set_weight_grids": "round_to_nearest",
     "smoothing_factors": "smoothing",
     "take_census": "census",
+    "time_layers": "units",
 }
 __all__ = [
     "ActivationRanges",
@@ -119,10 +122,12 @@ __all__ = [
     "min_max_per_channel",
     "mse_per_channel",
     "recovered_grid",
+    "set_dynamic_grids",
     "set_input_grids",
     "set_weight_grids",
     "smoothing_factors",
     "take_census",
+    "time_layers",
 ]
 
 

@@ -45,6 +45,7 @@ def learn_rounding(
     granularity: Granularity,
     fisher: bool = False,
     listen: Listen = lambda name, iteration, loss: None,
+    time_path: bool = False,
 ) -> None:
     """Learn the rounding of every weight that has a grid, unit after unit.
 
@@ -58,11 +59,12 @@ def learn_rounding(
         granularity: ``block`` by block, other layers alone; or ``layer`` by layer.
         fisher: whether a block's squared errors are weighted by the diagonal of the Fisher information.
         listen: hears of every iteration.
+        time_path: whether the path of the timestep is one unit, before all others.
 
     Raises:
-        StageError: the denoiser's blocks are not known, or a loss is not finite.
+        StageError: the denoiser's blocks, or the path of its timestep, are not known, or a loss is not finite.
     """
-    walk = Walk(model, data, granularity, "quantized")
+    walk = Walk(model, data, granularity, "quantized", time_path)
     weights = block_sensitivities(model, data, walk.budget) if fisher and granularity == "block" else {}
     share = 1 / max(len(walk.names()), 1)
     for unit in walk:

@@ -33,7 +33,11 @@ EstimatorT = TypeVar("EstimatorT", bound=RangeEstimator)
 
 
 def set_weight_grids(
-    model: QuantModel, ranges: WeightRanges, split: bool = False, factors: Mapping[str, Tensor] = NO_FACTORS
+    model: QuantModel,
+    ranges: WeightRanges,
+    split: bool = False,
+    chosen: Callable[[str], bool] = lambda _: True,
+    factors: Mapping[str, Tensor] = NO_FACTORS,
 ) -> None:
     """Give every layer that has low bits the grid of its weight, rounded to nearest.
 
@@ -41,13 +45,14 @@ def set_weight_grids(
         model: the model.
         ranges: how ranges are chosen.
         split: whether the shortcuts of concatenations get two grids; one with factors does not.
+        chosen: says from its name whether a layer gets a grid.
         factors: of layers by name, as ``ChannelScaledGrid`` has them for inputs; weights are multiplied by them.
 
     Raises:
         StageError: a weight is not finite.
     """
     for name, layer in model.layers.items():
-        if layer.bits.weights == FULL_PRECISION_BITS:
+        if layer.bits.weights == FULL_PRECISION_BITS or not chosen(name):
             continue
 
         def grid(weight: Tensor, layer: QuantLayer = layer) -> AffineGrid:
@@ -70,6 +75,7 @@ def set_input_grids(
     ranges: ActivationRanges,
     split: bool = False,
     chosen: Callable[[str], bool] = lambda _: True,
+    averaged_rows: int = AVERAGED_ROWS,
     factors: Mapping[str, Tensor] = NO_FACTORS,
 ) -> None:
     """Give every activation that has low bits its grid, from what passes in the model with its quantized weights.
@@ -83,6 +89,7 @@ def set_input_grids(
         ranges: how ranges are chosen.
         split: whether the shortcuts of concatenations get two grids; one with factors does not.
         chosen: says from its name whether a tap gets a grid.
+        averaged_rows: rows whose extremes enter a running average at a time.
         factors: of layers by name, as ``ChannelScaledGrid`` has them; their inputs are divided by them.
 
     Raises:
@@ -92,11 +99,13 @@ def set_input_grids(
         raise StageError(f"a split shortcut needs one range for all, not one for each {ranges.granularity}")
     if not len(data):
         raise StageError("the calibration data has no rows, so there is nothing to calibrate on")
-    taps = {name: tap for name, tap in model.taps.items() if tap.bits < FULL_PRECISION_BITS and chosen(name)}
+    taps = _low_taps(model, chosen)
     if not taps or ranges.granularity == "token":
         grids: dict[str, Grid] = {name: _dynamic_grid(model, name, tap) for name, tap in taps.items()}
         data.report(1.0)
     else:
+        if ranges.estimator == "running-average":
+            data = replace(data, batch_size=averaged_rows)
         with _activations_as_they_are(model):
             grids = _grids(model, data, ranges, split, taps, factors)
     for name, grid in grids.items():
@@ -106,6 +115,23 @@ def set_input_grids(
 def _scaled(grid: Grid, factor: Tensor) -> ChannelScaledGrid:
     assert isinstance(grid, AffineGrid | StepGrid | DynamicGrid)
     return ChannelScaledGrid(grid, factor)
+
+
+def set_dynamic_grids(model: QuantModel, chosen: Callable[[str], bool] = lambda _: True) -> None:
+    """Give every activation that has low bits a grid from the extremes of each token as it comes, without any data.
+
+    What a convolution sees has no tokens, so there each image has its own; no range reaches over images.
+
+    Args:
+        model: the model.
+        chosen: says from its name whether a tap gets a grid.
+    """
+    for name, tap in _low_taps(model, chosen).items():
+        tap.grid = _dynamic_grid(model, name, tap)
+
+
+def _low_taps(model: QuantModel, chosen: Callable[[str], bool]) -> dict[str, Tap]:
+    return {name: tap for name, tap in model.taps.items() if tap.bits < FULL_PRECISION_BITS and chosen(name)}
 
 
 def _grids(
@@ -121,8 +147,6 @@ def _grids(
         generator = torch.Generator().manual_seed(data.seed)
         drawn = torch.randperm(len(data), generator=generator)[: ranges.samples]
         data = data.rows(drawn.to(data.step_indices.device))
-    if ranges.estimator == "running-average":
-        data = replace(data, batch_size=AVERAGED_ROWS)
     if ranges.granularity == "tensor":
         return _Calibration(model, ranges, split, taps, factors).grids(data)
     steps = torch.unique(data.step_indices)

@@ -46,7 +46,8 @@ class Walk:
     """Goes through a network segment by segment and gives its units, in execution order, with inputs and targets.
 
     Residual and attention blocks are units of their own where ``granularity`` is ``block``; layers elsewhere. After a
-    unit was fitted the walk goes on: whoever comes later sees what became of it.
+    unit was fitted the walk goes on: whoever comes later sees what became of it. The path of the timestep may come
+    first as one unit, fitted to all that it hands to the blocks; its layers are in no other unit then.
 
     Args:
         model: the model.
@@ -54,9 +55,10 @@ class Walk:
         granularity: what is reconstructed at a time.
         inputs: whether a unit's inputs come from the network as it is quantized so far, or from full precision. Its
             targets are always those of full precision.
+        time_path: whether the path of the timestep is a unit.
 
     Raises:
-        StageError: the denoiser's segments are not known.
+        StageError: the denoiser's segments are not known, or the path of the timestep is asked for and is not.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Walk:
         data: CalibrationData,
         granularity: Granularity,
         inputs: Literal["quantized", "full-precision"],
+        time_path: bool = False,
     ) -> None:
         if not model.structure.segments:
             raise StageError("this denoiser's structure does not say what its blocks are, so none can be reconstructed")
@@ -74,12 +77,15 @@ class Walk:
         self._data = data
         self._granularity = granularity
         self._inputs = inputs
+        self._time_path = model.structure.time_path if time_path else None
+        self._on_time_path = frozenset(time_layers(model) if time_path else ())
         self.budget = Budget(data.cache_bytes, data.scratch)
         self._order = _execution_order(model, data)
 
     def names(self) -> list[str]:
         """Return the names of all units, in order."""
-        return [
+        first = [] if self._time_path is None else [self._time_path.name]
+        return first + [
             name
             for segment in self._model.structure.segments
             for name in ([segment.name] if self._is_block(segment) else self._layers(segment))
@@ -88,6 +94,11 @@ class Walk:
     def __iter__(self) -> Iterator[Unit]:
         exact = RunningState(self._model, self._data, self.budget)
         current = RunningState(self._model, self._data, self.budget)
+        if self._time_path is not None:
+            with self._model.full_precision():
+                features = exact.behind(self._time_path)
+            yield self._block(self._time_path, exact, features)
+            del features
         segments = self._model.structure.segments
         for segment in segments:
             given = current if self._inputs == "quantized" else exact
@@ -111,14 +122,20 @@ class Walk:
 
     def _layers(self, segment: Segment) -> list[str]:
         """Return the names of a segment's layers in execution order."""
-        return [name for name in self._order if _is_within(name, segment)]
+        return [name for name in self._order if self._is_of(name, segment)]
+
+    def _is_of(self, name: str, segment: Segment) -> bool:
+        """Whether a layer or tap belongs to a segment, which those on the path of the timestep do to that alone."""
+        if segment is self._time_path or name not in self._on_time_path:
+            return _is_within(name, segment)
+        return False
 
     def _block(self, segment: Segment, given: RunningState, following: RunningState) -> Unit:
         def forward(rows: Tensor) -> Tensor:
             with self._model.at(self._data.step_indices[rows]):
                 return segment.run(self._model.module, given.batch(rows, segment.reads)).h
 
-        taps = tuple(name for name in self._model.taps if _is_within(name, segment))
+        taps = tuple(name for name in self._model.taps if self._is_of(name, segment))
         layers = {name: self._model.layers[name] for name in self._layers(segment)}
         shape = following.h[slice(0, 1)].shape
         return Unit(segment.name, layers, taps, forward, following.h, shape[1] if len(shape) == 4 else shape[-1])
@@ -220,8 +237,27 @@ class _Reached(Exception):
     """Ends a run at the layer that it was for."""
 
 
+def time_layers(model: QuantModel) -> list[str]:
+    """Return the names of the layers on the path of the timestep, those of its embedding first.
+
+    Args:
+        model: the model.
+
+    Raises:
+        StageError: that path is not known.
+    """
+    path = model.structure.time_path
+    if path is None:
+        raise StageError("this denoiser's structure does not say which layers its timestep passes through")
+    return [name for module in path.modules for name in model.layers if _is_in(name, module)]
+
+
 def _is_within(name: str, segment: Segment) -> bool:
-    return any(name == module or name.startswith(f"{module}.") for module in segment.modules)
+    return any(_is_in(name, module) for module in segment.modules)
+
+
+def _is_in(name: str, module: str) -> bool:
+    return name == module or name.startswith(f"{module}.")
 
 
 @torch.no_grad()
