@@ -28,6 +28,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 Models = Callable[..., QuantModel]
 Data = Callable[..., CalibrationData]
+ONE_LEVEL: dict[str, Any] = {
+    "block_out_channels": (4,),
+    "down_block_types": ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",),
+}
 STEPS = 4
 KINDS = pytest.mark.parametrize("kind", ["image", "text"])
 QUICK = RoundingRecipe(**(dict(FAST_ROUNDING) | {"iterations": 60, "learning_rate": 1.0}))
@@ -37,8 +42,8 @@ def first_unit(model: QuantModel, data: CalibrationData) -> Unit:
     return next(iter(Walk(model, data, "block", "quantized", time_path=True)))
 
 
-def rounded(make: Models, kind: str, bits: str = "W3A32") -> QuantModel:
-    model = make(kind, bits)
+def rounded(make: Models, kind: str, bits: str = "W3A32", **options: Any) -> QuantModel:
+    model = make(kind, bits, **options)
     set_weight_grids(model, WeightRanges())
     return model
 
@@ -135,8 +140,8 @@ def test_it_never_ends_worse_than_round_to_nearest(kind: str, bits: str, small_m
 def test_time_features_err_less_at_each_step_than_where_layers_and_blocks_are_fitted_on_their_own(
     kind: str, small_model: Models, small_data: Data
 ) -> None:
-    data = small_data(kind, count=32, side=4, batch_size=32)
-    apart, together = rounded(small_model, kind), rounded(small_model, kind)
+    data = small_data(kind, count=16, side=4, batch_size=16)
+    apart, together = (rounded(small_model, kind, **ONE_LEVEL) for _ in range(2))
     learn_rounding(apart, data, QUICK, "block")
     fit_path(together, data)
     assert bool((errors(together, data) < 0.5 * errors(apart, data)).all())
