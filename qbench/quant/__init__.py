@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from qbench.quant.hessians import input_hessians, inverse_factor
     from qbench.quant.layers import LayerBits, QuantLayer, Tap
     from qbench.quant.model import QuantModel
+    from qbench.quant.output_noise import OutputNoise, measure_noise
     from qbench.quant.ranges import (
         MSESearch,
         Percentile,
@@ -45,6 +46,7 @@ _HOMES = {
     "Grid": "grid",
     "LayerBits": "layers",
     "MSESearch": "ranges",
+    "OutputNoise": "output_noise",
     "Percentile": "ranges",
     "QuantLayer": "layers",
     "QuantModel": "model",
@@ -71,6 +73,7 @@ _HOMES = {
     "learn_rounding": "reconstruction",
     "learn_step_sizes": "reconstruction",
     "load_checkpoint": "checkpoint",
+    "measure_noise": "output_noise",
     "min_max_per_channel": "ranges",
     "mse_per_channel": "ranges",
     "recovered_grid": "recovered",
@@ -93,6 +96,7 @@ __all__ = [
     "Grid",
     "LayerBits",
     "MSESearch",
+    "OutputNoise",
     "Percentile",
     "QuantLayer",
     "QuantModel",
@@ -119,6 +123,7 @@ __all__ = [
     "learn_rounding",
     "learn_step_sizes",
     "load_checkpoint",
+    "measure_noise",
     "min_max_per_channel",
     "mse_per_channel",
     "recovered_grid",

@@ -134,6 +134,7 @@ def learn_input_grids(
     recipe: StepSizeRecipe,
     granularity: Granularity,
     split: bool = False,
+    chosen: Callable[[str], bool] = lambda _: True,
 ) -> None:
     """Give every activation that has low bits its grid, then learn its step size.
 
@@ -146,11 +147,12 @@ def learn_input_grids(
         recipe: how step sizes are learned.
         granularity: ``block`` by block, other layers alone; or ``layer`` by layer.
         split: whether the shortcuts of concatenations get two grids.
+        chosen: says from its name whether a tap gets a grid.
 
     Raises:
         StageError: as for the two.
     """
-    set_input_grids(model, data.for_share(RANGES_SHARE), ranges, split)
+    set_input_grids(model, data.for_share(RANGES_SHARE), ranges, split, chosen)
     learn_step_sizes(model, data.for_share(1 - RANGES_SHARE), recipe, granularity)
 
 
