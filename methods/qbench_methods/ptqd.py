@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 ALL_STEPS = 1000
 """As many as a sampler takes at most: a request for more steps than there are gets all of them."""
-_KEPT = re.compile(r"\.conv_shortcut$|\.downsamplers\.\d+\.conv$")
 
 
 class PTQDSettings(BRECQSettings):
@@ -95,20 +93,16 @@ class PTQD(BRECQ):
 
     def quantize_weights(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> None:
         """Choose grids and learn the rounding on them."""
-        quant.set_weight_grids(model, self.settings.weights, chosen=self._is_layer_chosen)
+        left_out = self._left_out(model)
+        quant.set_weight_grids(model, self.settings.weights, chosen=lambda name: name not in left_out)
         quant.learn_rounding(model, needed(data), self.settings.rounding, "block", fisher=self.settings.fisher)
-
-    def _is_layer_chosen(self, name: str) -> bool:
-        return self.settings.shortcuts or not _KEPT.search(name)
 
     def quantize_activations(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> None:
         """Choose grids and learn their step sizes."""
-        ranges, step_sizes = self.settings.activations, self.settings.step_sizes
-
-        def is_chosen(tap: str) -> bool:
-            return self._is_layer_chosen(tap) if tap in model.layers else self.settings.attention
-
-        quant.learn_input_grids(model, needed(data), ranges, step_sizes, "block", chosen=is_chosen)
+        ranges, step_sizes, left_out = self.settings.activations, self.settings.step_sizes, self._left_out(model)
+        quant.learn_input_grids(
+            model, needed(data), ranges, step_sizes, "block", chosen=lambda name: name not in left_out
+        )
 
     def correct(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> StepCorrection:
         """Measure the noise at each step that was asked for; the others take after their nearest."""
@@ -126,3 +120,12 @@ class PTQD(BRECQ):
         variance = noise.variance(slope) * settings.variance
         nearest = (torch.arange(data.calls)[:, None] - noise.steps).abs().argmin(1)
         return StepCorrection(*(each[nearest].float() for each in (slope, bias, variance)))
+
+    def _left_out(self, model: QuantModel) -> set[str]:
+        """Return the names of the layers and operands of attention that stay in full precision."""
+        names = set[str]()
+        if not self.settings.shortcuts:
+            names.update(model.structure.shortcuts, model.structure.downsamplers)
+        if not self.settings.attention:
+            names.update(model.taps.keys() - model.layers.keys())
+        return names

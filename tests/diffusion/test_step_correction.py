@@ -72,6 +72,36 @@ def test_the_variance_of_a_sample_stays_where_the_residual_can_be_made_room_for(
     assert float(run.step(x, output, 2, noise).var()) > 1.005 * expected
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("eta", [0.5, 1.0])
+def test_the_noise_in_x_stays_what_the_schedule_has_there(prediction: str, eta: float) -> None:
+    """Where x is sqrt(1 - alpha) times unit noise and the estimate is that noise and a residual, a step is linear.
+
+    So it is if only the added noise becomes less. The authors' code takes the estimate's own share from the reduced
+    noise too, which grows by as much: the residual then comes on top.
+    """
+    schedule = ScheduleSettings.model_validate({"prediction": prediction})
+    sampler = make_sampler(schedule, SamplerSettings(steps=STEPS, eta=eta))
+    levels = signal_levels(schedule)[sampler.timesteps]
+    noise, run = source(), sampler.start()
+    one, nothing = torch.ones(3, CHANNELS, 2, 2), torch.zeros(3, CHANNELS, 2, 2)
+    for index in range(1, STEPS - 1):
+        alpha, following = float(levels[index]), float(levels[index + 1])
+
+        def step(x: Tensor, estimate: Tensor, residual: float = 0.0, index: int = index) -> Tensor:
+            return run.step(x, estimate, index, noise, residual)
+
+        def size(found: Tensor, unit: Tensor = one) -> float:
+            return float((found / unit).double().mean())
+
+        unit = noise.at(index, CPU)
+        of_x, of_estimate = (size(step(*each) - step(nothing, nothing)) for each in ((one, nothing), (nothing, one)))
+        residual = 0.6 * size(step(nothing, nothing), unit) ** 2 / of_estimate**2
+        added = size(step(nothing, nothing, residual), unit)
+        share = of_x * (1 - alpha) ** 0.5 + of_estimate * (alpha**0.5 if prediction == "v_prediction" else 1)
+        assert share**2 + of_estimate**2 * residual + added**2 == pytest.approx(1 - following, rel=1e-4)
+
+
 def test_a_correction_for_something_else_is_refused() -> None:
     sampler = make_sampler(ScheduleSettings(), SamplerSettings(steps=STEPS + 1))
     with pytest.raises(StageError, match=r"is for 6 steps and 2 channels, .* calls the denoiser 7 times on 2 channels"):
