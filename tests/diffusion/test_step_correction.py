@@ -95,11 +95,13 @@ def test_the_noise_in_x_stays_what_the_schedule_has_there(prediction: str, eta: 
             return float((found / unit).double().mean())
 
         unit = noise.at(index, CPU)
-        of_x, of_estimate = (size(step(*each) - step(nothing, nothing)) for each in ((one, nothing), (nothing, one)))
-        residual = 0.6 * size(step(nothing, nothing), unit) ** 2 / of_estimate**2
-        added = size(step(nothing, nothing, residual), unit)
+        weight = size(step(nothing, one) - step(nothing, nothing))
+        residual = 0.6 * size(step(nothing, nothing), unit) ** 2 / weight**2
+        silent = step(nothing, nothing, residual)
+        of_x, of_estimate = (size(step(*each, residual) - silent) for each in ((one, nothing), (nothing, one)))
         share = of_x * (1 - alpha) ** 0.5 + of_estimate * (alpha**0.5 if prediction == "v_prediction" else 1)
-        assert share**2 + of_estimate**2 * residual + added**2 == pytest.approx(1 - following, rel=1e-4)
+        whole = share**2 + of_estimate**2 * residual + size(silent, unit) ** 2
+        assert whole == pytest.approx(1 - following, rel=1e-4)
 
 
 def test_a_correction_for_something_else_is_refused() -> None:
