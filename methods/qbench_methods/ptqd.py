@@ -57,9 +57,13 @@ class PTQD(BRECQ):
     """Block reconstruction as in BRECQ without Fisher weights, and a sampler that takes back what it can of the noise.
 
     The error of a quantized denoiser is modelled as slope times full precision's estimate, plus a bias for each
-    channel, plus uncorrelated noise (section 3.2). All three are measured at each step, on full precision's own
-    trajectory. Slope and bias are taken back (correlated noise and bias correction); where the sampler adds noise of
-    its own, it adds as much less as the third part brings (variance schedule calibration, section 3.3).
+    channel, plus uncorrelated noise. All three are measured at each step, on full precision's own trajectory. Slope
+    and bias are taken back (correlated noise correction, bias correction); where the sampler adds noise of its own, it
+    adds as much less as the third part brings (variance schedule calibration).
+
+    The authors' code takes back no slope below 0, and neither does ``slope: positive``. Dividing by 1 + slope makes the
+    residual larger there, often by more than the slope is worth, so ``both`` takes back a slope below 0 only where the
+    mean squared error on calibration data becomes smaller.
 
     The authors leave the convolutions of shortcuts and downsamplers and the products of attention in full precision,
     which ``as-published`` does too, and give the first and last layer 8 bits, which is for a suite's ``boundary_bits``

@@ -15,7 +15,7 @@ class OutputNoise:
     """Moments of a quantized denoiser's error and of full precision's estimate, by step and channel.
 
     The error is modelled as ``slope * estimate + bias + residual``, with one slope for each step and one bias for each
-    of its channels (PTQD, arXiv 2305.10657, section 3.2). An output is corrected to ``(output - bias) / (1 + slope)``.
+    of its channels (PTQD, arXiv 2305.10657). An output is corrected to ``(output - bias) / (1 + slope)``.
     Every moment is taken over all samples and pixels, float64 [steps, channels].
 
     Attributes:
