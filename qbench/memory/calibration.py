@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from qbench.errors import QbenchError
 from qbench.plugin import blaming
 from qbench.quant.recipes import ActivationRanges
+from qbench.stages.correction import Correction
 from qbench.stages.quantize import Activations, Weights
 from qbench.stages.stage import Runtime, Stage
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from qbench.quant.memory_profile import MemoryProfile
     from qbench.workload import Workload
 
-CalibrationStage = Weights | Activations
+CalibrationStage = Weights | Activations | Correction
 
 LIBRARIES_BYTES = 900_000_000
 """What a process holds once torch, diffusers and transformers are imported."""
@@ -141,7 +142,7 @@ class _Estimates:
 
     def of(self, stage: CalibrationStage) -> CalibrationMemory:
         """Return the estimate for a stage."""
-        target: Target = "weights" if isinstance(stage, Weights) else "activations"
+        target = _target(stage)
         profile = stage.assignment.method.memory_profile(target)
         rows = _rows(stage, target)
         if (profile, rows) not in self._known:
@@ -172,6 +173,12 @@ class _Estimates:
         if profile.ranges is not None or not found:
             found.append(self._outline.observing(profile.ranges or ActivationRanges(), amount))
         return found
+
+
+def _target(stage: CalibrationStage) -> Target:
+    if isinstance(stage, Weights):
+        return "weights"
+    return "activations" if isinstance(stage, Activations) else "correction"
 
 
 def _rows(stage: CalibrationStage, target: Target) -> int:

@@ -68,6 +68,15 @@ class TestTheRealModels:
 
 
 class TestOneStage:
+    def test_what_a_correction_is_measured_on_counts(self):
+        found = estimate(workload("tiny-ddim"), method("ptqd"))
+        assert found.keys() == {"weights", "activations", "correction"}
+        steps = workload("tiny-ddim").sampler.calls
+        assert found["correction"].data == 1024 * steps * (4 * 4 * 8 * 8 + 16)
+        assert found["correction"].model == found["activations"].model
+        observed = estimate(workload("tiny-ddim"), method("linear"))["activations"]
+        assert found["correction"].work == pytest.approx(observed.work, rel=0.01)
+
     def test_its_parts_add_up_and_running_state_beyond_the_cache_goes_to_files(self):
         whole, capped = (
             estimate(workload("tiny-ddim"), method("adaround"), "W4A32", cache_bytes=size)["weights"]
