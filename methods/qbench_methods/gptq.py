@@ -21,7 +21,7 @@ from qbench.method import (
     UniformSteps,
     needed,
 )
-from qbench.quant.recipes import ActivationRanges, WeightRanges
+from qbench.quant.recipes import FAST_RANGE_ROWS, FAST_SAMPLES, ActivationRanges, WeightRanges
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +60,10 @@ class GPTQ(Method):
     settings_class = GPTQSettings
     title = "GPTQ: second-order rounding, column by column"
     paper = "Frantar et al. 2023 (GPTQ), arXiv 2210.17323"
-    presets: ClassVar = {"strict": {}, "fast": {"calibration": {"per_step": 25}}}
+    presets: ClassVar = {
+        "strict": {},
+        "fast": {"calibration": {"per_step": FAST_SAMPLES}, "activations": {"samples": FAST_RANGE_ROWS}},
+    }
     softmax_bits = SOFTMAX_BITS
     settings: GPTQSettings
 

@@ -23,6 +23,7 @@ from qbench.quant import (
 )
 from qbench.quant.hessians import InputHessian
 from qbench.quant.layers import LayerBits, QuantLayer
+from qbench.quant.recipes import FAST_RANGE_ROWS, FAST_SAMPLES
 from qbench.settings import merged, validate
 from qbench_methods.gptq import GPTQ, GPTQSettings, gptq_integers
 from qbench_methods.qdiffusion import QDiffusionSettings
@@ -170,7 +171,8 @@ def test_presets_are_parts_of_its_settings() -> None:
     found = {name: validate(GPTQSettings, merged(defaults, each), str) for name, each in GPTQ.presets.items()}
     assert list(found) == ["strict", "fast"]
     assert found["strict"] == GPTQSettings()
-    assert found["fast"] == GPTQSettings(calibration=UniformSteps(per_step=25))
+    calibration, activations = UniformSteps(per_step=FAST_SAMPLES), ActivationRanges(samples=FAST_RANGE_ROWS)
+    assert found["fast"] == GPTQSettings(calibration=calibration, activations=activations)
 
 
 def test_everything_is_quantized_on_the_grid_of_its_channels_extremes(end_to_end: Run, create: Run) -> None:
