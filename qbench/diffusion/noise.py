@@ -85,6 +85,8 @@ def _normals(count: int, seed: int, purpose: Purpose, index: int, step: int) -> 
 def _words(count: int, seed: int, purpose: Purpose | Choice, index: int, step: int) -> NDArray[np.uint64]:
     if index < 0 or step < INITIAL:
         raise ValueError(f"noise has no address at sample {index}, step {step}")
+    if not 0 <= seed < 2**64:  # NumPy 1 would wrap it around
+        raise ValueError(f"a seed is 0 to 2**64 - 1, not {seed}")
     key = np.array([seed, purpose.value], dtype=np.uint64)
     counter = np.array([0, index, step + 1, 0], dtype=np.uint64)
     return np.random.Philox(key=key, counter=counter).random_raw(count)

@@ -142,12 +142,32 @@ class TinySD(nn.Module):
         super().__init__()
         self.unet = tiny_sd_denoiser()
         self.text_encoder = tiny_sd_text_encoder(vocabulary, end)
+        if hasattr(self.text_encoder, "text_model"):
+            self.register_state_dict_post_hook(_without_text_model)
+            self.register_load_state_dict_pre_hook(_with_text_model)
 
     def forward(self, latents: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
         """Noise in latents [N, 4, 8, 8] at timesteps [N], given captions as tokens [N, 16]."""
         text = self.text_encoder(tokens).last_hidden_state
         noise: Tensor = self.unet(latents, timesteps, encoder_hidden_states=text).sample
         return noise
+
+
+_STORED, _NAMED = "text_encoder.", "text_encoder.text_model."
+"""How a name of the text encoder begins in our files, and in releases of transformers that nest it once more."""
+
+
+def _without_text_model(_module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    _rename(state, prefix + _NAMED, prefix + _STORED)
+
+
+def _with_text_model(_module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    _rename(state, prefix + _STORED, prefix + _NAMED)
+
+
+def _rename(state: dict[str, Tensor], old: str, new: str) -> None:
+    for name in [name for name in state if name.startswith(old)]:
+        state[new + name.removeprefix(old)] = state.pop(name)
 
 
 def clip_tiny(vocabulary: int) -> "CLIP":

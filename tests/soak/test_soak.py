@@ -20,7 +20,7 @@ def soak(suite: Path | str, runs: int, folder: Path) -> list[dict[str, int]]:
     done = subprocess.run(
         [sys.executable, str(MANY_RUNS), str(suite), str(runs)],
         cwd=folder,
-        env=os.environ | {"TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"TMPDIR": str(temporary), "OMP_NUM_THREADS": "2"},
         capture_output=True,
         text=True,
         timeout=3600,

@@ -1,6 +1,8 @@
 import pytest
 import torch
+from torch import nn
 
+from qbench.zoo import latent_networks
 from qbench.zoo.caption_tokenizer import load_tokenizer, tokens_of
 from qbench.zoo.figures import parameter_count
 from qbench.zoo.latent_networks import (
@@ -73,3 +75,23 @@ def test_clip_tiny_embeds_images_and_captions() -> None:
     torch.testing.assert_close(image.norm(dim=1), torch.ones(2))
     torch.testing.assert_close(text.norm(dim=1), torch.ones(2))
     assert parameter_count(model) == 277_185
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_names_in_our_files_do_not_depend_on_the_release_of_transformers(
+    nested: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some releases put the text encoder into one more module, ``text_model``."""
+
+    def text_encoder(vocabulary: int, end: int) -> nn.Module:
+        inner = nn.ModuleDict({"embeddings": nn.Embedding(vocabulary, 4)})
+        return nn.ModuleDict({"text_model": inner}) if nested else inner
+
+    monkeypatch.setattr(latent_networks, "tiny_sd_text_encoder", text_encoder)
+    model = latent_networks.TinySD(3, 2)
+    state = model.state_dict()
+    assert {name for name in state if name.startswith("text")} == {"text_encoder.embeddings.weight"}
+    state["text_encoder.embeddings.weight"] = torch.ones(3, 4)
+    model.load_state_dict(state)
+    assert model.state_dict()["text_encoder.embeddings.weight"].eq(1).all()
+    assert set(state) == set(model.state_dict())
