@@ -143,8 +143,8 @@ class TinySD(nn.Module):
         self.unet = tiny_sd_denoiser()
         self.text_encoder = tiny_sd_text_encoder(vocabulary, end)
         if hasattr(self.text_encoder, "text_model"):
-            self.register_state_dict_post_hook(_without_text_model)
-            self.register_load_state_dict_pre_hook(_with_text_model)
+            self.register_state_dict_post_hook(_without_text_model)  # type: ignore[no-untyped-call]
+            self.register_load_state_dict_pre_hook(_with_text_model)  # type: ignore[no-untyped-call]
 
     def forward(self, latents: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
         """Noise in latents [N, 4, 8, 8] at timesteps [N], given captions as tokens [N, 16]."""
