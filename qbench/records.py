@@ -2,6 +2,8 @@
 
 import json
 import os
+import time
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,6 +20,8 @@ WITHOUT_LATENCY = 2
 READABLE = (1, WITHOUT_LATENCY, SCHEMA)
 """Versions that are read: 1 lacks what has a default in 2, and 2 has no latency. A record without one is written as of
 version 2, so that those of suites that ask for none stay as they are."""
+LEFTOVER_SECONDS = 60.0
+"""How long writing a file of the results takes at most, on a slow file system too."""
 Status = Literal["complete", "failed", "pending"]
 
 
@@ -260,6 +264,18 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise ResultsError(
             f"{path} cannot be written ({error.strerror}): name another folder with --results"
         ) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote have left in a folder of results.
+
+    A file is written in a moment: what is younger than ``LEFTOVER_SECONDS`` may be another process at work.
+    """
+    for path in folder.rglob(".*"):
+        if path.suffix[1:].isdecimal() and path.is_file():
+            with suppress(FileNotFoundError):  # renamed by the process that writes it
+                if time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:
+                    path.unlink()
 
 
 def read_record(path: Path) -> Record:

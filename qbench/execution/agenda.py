@@ -74,10 +74,13 @@ class Agenda:
         return True
 
     def settle(self, settled: Callable[[CellPlan], None]) -> None:
-        """Report each cell with nothing left to do that was not reported before."""
+        """Report each cell with nothing left to do that was not reported before.
+
+        Images that only other cells are compared with are the cell's own all the same: its record tells what they cost.
+        """
         unsettled = []
         for cell in self._unsettled:
-            if any(target.digest in self.to_do for target in cell.targets):
+            if any(stage.digest in self.to_do for stage in (*cell.targets, *cell.shards)):
                 unsettled.append(cell)
             else:
                 settled(cell)

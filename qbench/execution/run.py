@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from qbench.errors import ResultsError
 from qbench.execution.executor import ALONE, DEFAULT_EXECUTOR, Crew, find_executor
 from qbench.execution.listener import Listener
 from qbench.plan import CellPlan, make_plan
-from qbench.records import Record, read_record, write_record
+from qbench.records import Record, read_record, remove_leftovers, write_record
 from qbench.results.collect import pending_record, record_path, settled_record
 from qbench.results.strips import write_strip
 from qbench.results.tables import write_suite_tables
@@ -102,11 +102,12 @@ def run_suite(
 
 
 def _check_writable(folder: Path) -> None:
-    probe = folder / "records" / f".probe-{uuid.uuid4().hex}"
+    probe = folder / "records" / f".probe.{os.getpid()}"
     try:
         probe.parent.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
+        remove_leftovers(folder)
     except OSError as error:
         raise ResultsError(
             f"{folder} cannot be written ({error.strerror}): name another folder with --results"

@@ -20,7 +20,7 @@ from qbench.store import Artefact, Store
 
 Overlay = Callable[[Record], Record]
 """What tables are made of in place of a record that is pending."""
-STATES = ("complete", "failed", "running", "not run")
+STATES = ("complete", "failed", "begun", "not run")
 
 
 @dataclass
@@ -73,7 +73,11 @@ def _read_curve(artefact: Artefact) -> CurveInfo:
 
 
 def counts_by_state(records: Iterable[Record]) -> dict[str, int]:
-    """Return how many cells are complete, failed, running (a figure or the curve is there), or not run."""
+    """Return how many cells are complete, failed, begun (a figure or the curve is there), or not run.
+
+    Whether a process is at work on one that is begun, no record tells: it may have been killed since. The same command
+    goes on with it.
+    """
     counts = Counter(_state(record) for record in records)
     return {state: counts[state] for state in STATES}
 
@@ -81,4 +85,4 @@ def counts_by_state(records: Iterable[Record]) -> dict[str, int]:
 def _state(record: Record) -> str:
     if record.status != "pending":
         return record.status
-    return "running" if record.figures or record.curve else "not run"
+    return "begun" if record.figures or record.curve else "not run"

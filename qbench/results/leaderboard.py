@@ -38,7 +38,7 @@ class Leaderboard:
     Attributes:
         suites: names of the folders with records.
         problems: files that are no records, folders whose records do not go together, what cannot be written.
-        states: how many cells of each suite are complete, failed, running or not run.
+        states: how many cells of each suite are complete, failed, begun or not run.
     """
 
     suites: tuple[str, ...]

@@ -45,18 +45,18 @@ class TestCollect:
         assert (answer.code, answer.err) == (0, "")
         assert answer.out.splitlines() == [
             "results/README.md: micro",
-            "micro: 3 complete, 0 failed, 0 running, 0 not run",
+            "micro: 3 complete, 0 failed, 0 begun, 0 not run",
         ]
         assert row(workplace) == finished
         assert (workplace / "results" / "micro" / "records" / ROUND).read_bytes() == record
 
-    def test_a_cell_with_some_figures_is_running_and_shows_those(
+    def test_a_cell_with_some_figures_is_begun_and_shows_those(
         self, qbench: Qbench, finished_suite: Path, workplace: Path
     ):
         make_pending(workplace)
         forget(workplace, "micro-distance")
         answer = qbench("leaderboard", "--collect", "--store", "store", "--json")
-        assert answer.json["cells"] == {"micro": {"complete": 2, "failed": 0, "running": 1, "not run": 0}}
+        assert answer.json["cells"] == {"micro": {"complete": 2, "failed": 0, "begun": 1, "not run": 0}}
         assert row(workplace).count("not run") == 1
 
     def test_while_a_run_is_going_on(self, qbench: Qbench, start: Any, micro_suite: MicroSuite, workplace: Path):
@@ -65,7 +65,7 @@ class TestCollect:
         answer = qbench("leaderboard", "--collect", "--json")
         assert answer.code == 0
         (counts,) = answer.json["cells"].values()
-        assert counts["complete"] + counts["running"] + counts["not run"] == 3
+        assert counts["complete"] + counts["begun"] + counts["not run"] == 3
         assert counts["not run"] >= 1
         assert "not run" in row(workplace)
         running.go_on()

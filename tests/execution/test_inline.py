@@ -115,6 +115,17 @@ def test_a_cell_is_settled_as_soon_as_it_is_complete_and_once(plan: Callable[...
     assert left[0][1] < left[1][1] < left[2][1] == len(made.stages)
 
 
+def test_a_record_waits_for_images_that_only_others_are_compared_with(
+    run: Callable[..., tuple[Outcome, Witness]], workplace: Path
+):
+    """Or the next run would add their cost, their environment and a picture to what was said to be complete."""
+    changes = {"metrics": ["mse-to-fp"], "bits": ["W4A32"]}
+    first = [record.model_copy(update={"git": None}) for record in run(**changes)[0].records]
+    assert "sample" in [cost.stage for cost in first[0].stages]
+    assert (workplace / "results/micro/media/strips/micro.full-precision.W32A32.s0.png").is_file()
+    assert [record.model_copy(update={"git": None}) for record in run(**changes)[0].records] == first
+
+
 class TestFailure:
     @pytest.fixture
     def failing(self, run: Callable[..., tuple[Outcome, Witness]]) -> tuple[Outcome, Witness]:

@@ -106,4 +106,4 @@ def test_cells_are_counted_by_what_became_of_them(make_record: MakeRecord, store
     finish(store, "distance", "profile")
     records = [make_record(), make_record(status="failed", reason="no"), StoreOverlay(store)(pending)]
     untouched = pending.model_copy(update={"results": {"distance": "0" * 64}})
-    assert counts_by_state([*records, untouched]) == {"complete": 1, "failed": 1, "running": 1, "not run": 1}
+    assert counts_by_state([*records, untouched]) == {"complete": 1, "failed": 1, "begun": 1, "not run": 1}
