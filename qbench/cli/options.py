@@ -53,9 +53,21 @@ CompileOption = Annotated[
 CudaGraphsOption = Annotated[
     bool, typer.Option("--cuda-graphs", help="Start the compiled denoiser as one CUDA graph; implies --compile.")
 ]
+StageLimitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--stage-limit",
+        envvar="QBENCH_STAGE_LIMIT",
+        metavar="DURATION",
+        help="How long a stage may take, such as 90s, 30m or 2h; one that hangs is ended, and the others go on.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 RESULTS = Path("results")
+SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+"""Of the units that a duration is written in."""
+LONGEST_SECONDS = 1e9
 
 
 def load(name: str, only: list[str] | None, overrides: list[str] | None, standin: bool = False) -> "Suite":
@@ -92,6 +104,23 @@ def open_store(path: Path | None, read_only: bool = False) -> "Store":
     from qbench.store import Store, default_store_path
 
     return Store(path or default_store_path(), read_only)
+
+
+def seconds(option: str, text: str) -> float:
+    """Return a duration: a number of seconds, or one with its unit.
+
+    Raises:
+        typer.BadParameter: it is none, or nothing happens in it.
+    """
+    number = text.strip().rstrip("smhd")
+    unit = SECONDS.get(text.strip()[len(number) :])
+    try:
+        found = float(number) * unit if unit else 0.0
+    except ValueError:
+        found = 0.0
+    if not 0.0 < found <= LONGEST_SECONDS:
+        raise typer.BadParameter(f"{option} {text}: write a duration such as 90s, 30m or 2h")
+    return found
 
 
 def pairs(option: str, texts: list[str] | None) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ from qbench.cli.options import (
     OnlyOption,
     ResultsOption,
     SetOption,
+    StageLimitOption,
     StandinOption,
     StoreOption,
     SuiteArgument,
@@ -49,6 +50,7 @@ def run(
     cache_gb: Annotated[
         float, typer.Option(min=0, help="Memory for what calibration keeps at hand; what is more goes to files.")
     ] = 4.0,
+    stage_limit: StageLimitOption = None,
     batch_size: BatchSizeOption = None,
     tf32: TF32Option = False,
     channels_last: ChannelsLastOption = False,
@@ -75,6 +77,7 @@ def run(
             as_json=as_json,
         )
 
+    limit = None if stage_limit is None else options.seconds("--stage-limit", stage_limit)
     # Threads that wait should sleep: spinning ones make two runs on one machine several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if threads is not None:
@@ -90,7 +93,7 @@ def run(
     from qbench.execution.run import run_suite
     from qbench.stages.stage import Runtime
 
-    runtime = Runtime(device, batch_size, int(cache_gb * 1e9), tf32, channels_last, compiled, cuda_graphs)
+    runtime = Runtime(device, batch_size, int(cache_gb * 1e9), tf32, channels_last, compiled, cuda_graphs, limit)
     crew = Crew(processes, threads, address)
     find_executor(executor, runtime, crew)
     if chosen.standins and not as_json:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from qbench.errors import DamagedArtefact
-from qbench.execution.attempt import Appeared, Busy, Computed, Damaged, Failed, Outcome
 from qbench.execution.listener import Listener
+from qbench.execution.outcome import Appeared, Busy, Computed, Damaged, Failed, Outcome
 from qbench.plan import CellPlan, Plan
 from qbench.stages.stage import Stage
 from qbench.store import Store

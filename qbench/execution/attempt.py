@@ -1,76 +1,22 @@
-"""One stage, tried once: claimed in the store, computed, published. Every executor does it this way.
-
-What came of it is plain data, so that it can be told by another process.
-"""
+"""One stage, tried once: claimed in the store, computed, published. Every executor does it this way."""
 
 from __future__ import annotations
 
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from qbench.environment import environment, peak_memory_mb
 from qbench.errors import DamagedArtefact, QbenchError, StoreError
+from qbench.execution.limit import limited
+from qbench.execution.outcome import Appeared, Busy, Computed, Damaged, Failed, Outcome
 from qbench.identity import file_digest
 from qbench.stages.computing import compute
 from qbench.stages.kept import KEPT
 from qbench.stages.stage import Runtime, Stage, Work
 from qbench.store import Artefact, Manifest, Store
 from qbench.store.store import is_about_space, store_error
-
-
-@dataclass(frozen=True)
-class Computed:
-    """The stage is in the store now.
-
-    Attributes:
-        seconds: time that it took.
-        notes: sentences for the user that were not told while it was computed.
-    """
-
-    seconds: float
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Appeared:
-    """Another process has computed the stage meanwhile."""
-
-
-@dataclass(frozen=True)
-class Busy:
-    """Another process computes the stage now."""
-
-
-@dataclass(frozen=True)
-class Damaged:
-    """An input was not what had been written, was set aside, and has to be computed again first.
-
-    Attributes:
-        digest: the input's.
-        reason: what is wrong with it.
-    """
-
-    digest: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Failed:
-    """The stage has no result.
-
-    Attributes:
-        reason: why, for the user.
-        details: where its traceback is, if it is a defect.
-    """
-
-    reason: str
-    details: Path | None = None
-
-
-Outcome = Computed | Appeared | Busy | Damaged | Failed
 
 
 def attempt(
@@ -86,7 +32,7 @@ def attempt(
     Args:
         stage: with inputs that are in the store, or were.
         store: where artefacts are.
-        runtime: device and batch size.
+        runtime: device and batch size; beyond its limit of a stage's time, this process is ended.
         started: called when it is really computed.
         report: called with amounts of work done, in units of ``stage.work``.
         note: called with sentences that the user should read while work goes on.
@@ -125,7 +71,8 @@ def _compute(
         with store.pending(stage.digest) as folder:
             work = Work(inputs, folder, runtime, report, note, KEPT)
             try:
-                compute(stage, work)
+                with limited(stage, store, runtime.stage_limit):
+                    compute(stage, work)
             except Exception as error:
                 # Libraries report a full disk in their own words, or in none.
                 if is_about_space(error) or store.is_full():

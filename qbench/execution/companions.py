@@ -42,7 +42,7 @@ def companions(count: int, plan: Plan, store: Store, runtime: Runtime) -> Iterat
     try:
         # It would let Ctrl-C through again when the first process starts it.
         resource_tracker.ensure_running()
-        with _ctrl_c_held_back():
+        with ctrl_c_held_back():
             for process in processes:
                 process.start()
         yield
@@ -55,7 +55,7 @@ def companions(count: int, plan: Plan, store: Store, runtime: Runtime) -> Iterat
 
 
 @contextmanager
-def _ctrl_c_held_back() -> Iterator[None]:
+def ctrl_c_held_back() -> Iterator[None]:
     """Hold SIGINT back while the context lasts. Processes that are started meanwhile inherit that and never hear it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -67,7 +67,7 @@ def _ctrl_c_held_back() -> Iterator[None]:
 def _work(plan: Plan, root: Path, runtime: Runtime) -> None:
     from qbench.execution.inline import Inline  # which starts companions, and so imports this
 
-    Thread(target=_end_with_the_first_process, daemon=True).start()
+    Thread(target=end_with_parent, daemon=True).start()
     try:
         Inline(plan, Store(root), runtime, Listener()).run(lambda cell: None)
     except QbenchError:
@@ -75,8 +75,9 @@ def _work(plan: Plan, root: Path, runtime: Runtime) -> None:
         return
 
 
-def _end_with_the_first_process() -> None:
-    first = parent_process()
-    if first is not None:
-        wait([first.sentinel])
+def end_with_parent() -> None:
+    """End this process as soon as the one that started it is gone, whatever it is at."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
         os._exit(1)

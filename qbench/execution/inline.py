@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from qbench.execution.agenda import Agenda
-from qbench.execution.attempt import Outcome, attempt
+from qbench.execution.attempt import attempt
 from qbench.execution.executor import ALONE, Crew, Executor
 from qbench.execution.listener import Listener
+from qbench.execution.outcome import Outcome
 from qbench.plan import CellPlan, Plan
 from qbench.stages.kept import KEPT
 from qbench.stages.stage import Runtime, Stage
 from qbench.store import Store
+
+if TYPE_CHECKING:
+    from qbench.execution.apart import Apart
 
 POLL_SECONDS = 0.2
 
@@ -21,7 +26,7 @@ class Inline(Executor):
     """Computes one stage after the other.
 
     A stage that another process computes now is passed over and looked at again later; only when nothing else is left
-    does this one wait.
+    does this one wait. Where a stage's time has a limit, stages are computed in a process apart, which ends with it.
     """
 
     def __init__(
@@ -38,6 +43,7 @@ class Inline(Executor):
         self._listener = listener
         self._companions = (crew.processes or 1) - 1
         self._agenda = Agenda(plan, store, listener)
+        self._apart: Apart | None = None
 
     @classmethod
     def check(cls, runtime: Runtime, crew: Crew) -> None:
@@ -63,6 +69,8 @@ class Inline(Executor):
                 self._work(settled)
         finally:
             KEPT.drop()
+            if self._apart is not None:
+                self._apart.end()
 
     def _work(self, settled: Callable[[CellPlan], None]) -> None:
         agenda = self._agenda
@@ -79,11 +87,19 @@ class Inline(Executor):
                 time.sleep(POLL_SECONDS)
 
     def _attempt(self, stage: Stage) -> Outcome:
-        return attempt(
-            stage,
-            self._store,
-            self._runtime,
-            started=lambda: self._listener.started(stage),
-            report=lambda amount: self._listener.advanced(stage, amount),
-            note=lambda sentence: self._listener.noted(stage, sentence),
-        )
+        def started() -> None:
+            self._listener.started(stage)
+
+        def report(amount: float) -> None:
+            self._listener.advanced(stage, amount)
+
+        def note(sentence: str) -> None:
+            self._listener.noted(stage, sentence)
+
+        if self._runtime.stage_limit is None:
+            return attempt(stage, self._store, self._runtime, started, report, note)
+        if self._apart is None:
+            from qbench.execution.apart import Apart  # multiprocessing takes its time to import
+
+            self._apart = Apart(self._store, self._runtime)
+        return self._apart.attempt(stage, started, report, note)

@@ -12,12 +12,13 @@ from typing import Any
 
 from qbench.errors import QbenchError
 from qbench.execution.agenda import Agenda
-from qbench.execution.attempt import Appeared, Busy, Computed, Failed, Outcome
 from qbench.execution.executor import ALONE, Crew, Executor
+from qbench.execution.limit import out_of_time
 from qbench.execution.listener import Listener
+from qbench.execution.outcome import Appeared, Busy, Computed, Failed, Outcome
 from qbench.execution.ray_cluster import Cluster, agreed, alive_nodes, connected, installed_ray, runtime_env
 from qbench.execution.ray_needs import Needs, Node, choose, known_peaks, needs_of
-from qbench.execution.ray_worker import Terms, compute, wait_until_seen
+from qbench.execution.ray_worker import Terms, compute, look_again, wait_until_seen
 from qbench.plan import CellPlan, Plan
 from qbench.stages.stage import Runtime, Stage
 from qbench.store import Store
@@ -45,7 +46,8 @@ class RayExecutor(Executor):
     """Hands ready stages to the nodes of a Ray cluster, as many at a time as these hold.
 
     A stage whose worker dies is handed out once more, to another node if there is one. What a stage itself raises is
-    its failure at once. Artefacts go through the store, which all nodes see; through Ray go only descriptions.
+    its failure at once, and so is the end of its time. Artefacts go through the store, which all nodes see; through Ray
+    go only descriptions.
     """
 
     def __init__(
@@ -192,6 +194,9 @@ class RayExecutor(Executor):
             return Failed(f"{type(error.cause).__name__}: {error.cause}")
         except RayError as error:
             self._nodes_seen = 0.0
+            late = self._out_of_time(task.stage)
+            if late is not None:
+                return late
             digest = task.stage.digest
             self._deaths[digest] += 1
             self._avoided[digest] = self._avoided.get(digest, frozenset()) | {task.node.id}
@@ -207,6 +212,12 @@ class RayExecutor(Executor):
                 "or a lack of memory; `--executor inline` shows what happens"
             )
         return outcome
+
+    def _out_of_time(self, stage: Stage) -> Failed | None:
+        """Return the failure of a stage whose worker has died, if its time was over; Ray replaces the worker."""
+        if self._runtime.stage_limit is not None:
+            look_again(self._store.traceback_path(stage.kind, stage.digest))
+        return out_of_time(stage, self._store, self._runtime.stage_limit)
 
     def _used(self) -> dict[str, Needs]:
         used: dict[str, Needs] = {}

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from qbench.environment import versions
 from qbench.errors import StoreError
-from qbench.execution.attempt import Computed, Outcome, attempt
+from qbench.execution.attempt import attempt
+from qbench.execution.outcome import Computed, Outcome
 from qbench.stages.stage import Runtime, Stage
 from qbench.store import Store
 

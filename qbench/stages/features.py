@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from qbench.identity import digest
 from qbench.metrics.extractor import Extractor
+from qbench.stages.array_file import ArrayFile
 from qbench.stages.sample import FILE as IMAGES_FILE
 from qbench.stages.sample import Sample
 from qbench.stages.stage import Stage, Work
 
 if TYPE_CHECKING:
-    from numpy import float32, uint8
+    from numpy import uint8
     from numpy.typing import NDArray
 
 
@@ -94,19 +96,19 @@ def extract_to(
 
     device = work.runtime.torch_device()
     extract = extractor.load(device)
-    files: dict[str, NDArray[float32]] = {}
+    files: dict[str, ArrayFile] = {}
+    with ExitStack() as stack:
 
-    @torch.inference_mode()
-    def run(batch: range, _: Callable[[], None]) -> None:
-        rows = slice(batch.start, batch.stop)
-        found = extract(torch.from_numpy(images[rows].copy()), None if captions is None else captions[rows])
-        for name in extractor.features:
-            values = found[name].to("cpu", torch.float32).numpy()
-            if name not in files:
-                shape = (len(images), *values.shape[1:])
-                path = folder / feature_file(name)
-                files[name] = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-            files[name][rows] = values
-        work.report(len(batch))
+        @torch.inference_mode()
+        def run(batch: range, _: Callable[[], None]) -> None:
+            rows = slice(batch.start, batch.stop)
+            found = extract(torch.from_numpy(images[rows].copy()), None if captions is None else captions[rows])
+            for name in extractor.features:
+                values = found[name].to("cpu", torch.float32).numpy()
+                if name not in files:
+                    shape = (len(images), *values.shape[1:])
+                    files[name] = stack.enter_context(ArrayFile(folder / feature_file(name), np.float32, shape))
+                files[name].write(batch, values)
+            work.report(len(batch))
 
-    Batches(work, f"features by {extractor.name}", device).run(len(images), run)
+        Batches(work, f"features by {extractor.name}", device).run(len(images), run)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from qbench.metrics.extractor import Extractor
+from qbench.stages.array_file import ArrayFile
 from qbench.stages.features import extract_to, feature_file
 from qbench.stages.stage import Stage, Work
 from qbench.workload import ImageSet, ReferenceSet, Workload
@@ -116,12 +117,11 @@ class Reference(Stage):
         # Read piece by piece into a file: a reference set need not fit in memory.
         first = found.read([0])
         aside = work.folder / "images.npy"
-        images: NDArray[uint8] = np.lib.format.open_memmap(
-            aside, mode="w+", dtype=np.uint8, shape=(found.count, *first.shape[1:])
-        )
-        for start in range(0, found.count, work.runtime.rows):
-            indices = range(start, min(start + work.runtime.rows, found.count))
-            images[indices.start : indices.stop] = found.read(indices)
+        with ArrayFile(aside, np.uint8, (found.count, *first.shape[1:])) as file:
+            for start in range(0, found.count, work.runtime.rows):
+                indices = range(start, min(start + work.runtime.rows, found.count))
+                file.write(indices, found.read(indices))
+        images: NDArray[uint8] = np.load(aside, mmap_mode="r", allow_pickle=False)
         extract_to(work.folder, self.extractor, images, None, work)
         del images
         aside.unlink()

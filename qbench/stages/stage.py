@@ -34,6 +34,7 @@ class Runtime:
         channels_last: whether sampling keeps the channels of a pixel together.
         compiled: whether ``torch.compile`` makes the denoiser faster for sampling.
         cuda_graphs: whether the compiled denoiser's kernels are started as one graph; CUDA only.
+        stage_limit: seconds that computing a stage may take; what takes longer is ended with its process.
     """
 
     device: str = "auto"
@@ -43,6 +44,7 @@ class Runtime:
     channels_last: bool = False
     compiled: bool = False
     cuda_graphs: bool = False
+    stage_limit: float | None = None
 
     @property
     def rows(self) -> int:

@@ -4,7 +4,7 @@
 <store>/pending/<digest>/              being written by the holder of its lock; renamed into place when whole
 <store>/damaged/<kind>-<digest>-<n>/   set aside: its files were not the ones that were written
 <store>/locks/<digest>.lock            held by the process that computes the artefact
-<store>/failures/<kind>-<digest>.txt   the traceback of a stage that raised
+<store>/failures/<kind>-<digest>.txt   the traceback of a stage that raised or ran out of time
 """
 
 import errno
@@ -124,9 +124,13 @@ class Store:
                 return None
         return target
 
+    def traceback_path(self, kind: str, digest: str) -> Path:
+        """Return where it is written down why a stage raised, or where it was when its time was over."""
+        return self.root / "failures" / f"{kind}-{digest[:16]}.txt"
+
     def keep_traceback(self, kind: str, digest: str, text: str) -> Path:
         """Write down why a stage raised, for whoever wants to mend it; return where."""
-        path = self.root / "failures" / f"{kind}-{digest[:16]}.txt"
+        path = self.traceback_path(kind, digest)
         with translated_errors(self.root):
             path.write_text(text, encoding="utf-8")
         return path
