@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from qbench.errors import DamagedArtefact
 from qbench.execution.listener import Listener
@@ -32,7 +32,7 @@ class Agenda:
         self._store = store
         self._listener = listener
         self._set_damaged_targets_aside()
-        self.to_do = plan.missing(store)
+        self.to_do = self._missing()
         self.failures: dict[str, str] = {}
         self._unsettled = list(plan.cells)
 
@@ -70,7 +70,7 @@ class Agenda:
             case Damaged(digest, reason):
                 damaged = next(each for each in stage.inputs().values() if each.digest == digest)
                 self._listener.damaged(damaged, reason)
-                self.to_do = {**self._plan.missing(self._store, [damaged]), **self.to_do}
+                self.to_do = {**self._missing([damaged]), **self.to_do}
         return True
 
     def settle(self, settled: Callable[[CellPlan], None]) -> None:
@@ -88,13 +88,23 @@ class Agenda:
 
     def _set_damaged_targets_aside(self) -> None:
         for target in {target.digest: target for cell in self._plan.cells for target in cell.targets}.values():
-            if not self._store.has(target.kind, target.digest):
-                continue
-            try:
-                self._store.get(target.kind, target.digest)
-            except DamagedArtefact as error:
-                self._listener.damaged(target, str(error))
-                self._store.set_aside(target.kind, target.digest)
+            if self._store.has(target.kind, target.digest):
+                self._set_aside_if_damaged(target)
+
+    def _missing(self, targets: Iterable[Stage] | None = None) -> dict[str, Stage]:
+        """Return what is to be computed; what lies in its place has lost its manifest, and is set aside."""
+        found = self._plan.missing(self._store, targets)
+        for stage in found.values():
+            if self._store.folder(stage.kind, stage.digest).exists():
+                self._set_aside_if_damaged(stage)
+        return found
+
+    def _set_aside_if_damaged(self, stage: Stage) -> None:
+        try:
+            self._store.get(stage.kind, stage.digest)
+        except DamagedArtefact as error:
+            self._listener.damaged(stage, str(error))
+            self._store.set_aside(stage.kind, stage.digest)
 
     def _give_up(self, stage: Stage, line: str) -> None:
         """Give up a stage and everything that depends on it."""

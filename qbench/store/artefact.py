@@ -11,6 +11,8 @@ from qbench.identity import digest, file_digest
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
+SEAL = "seal"
+"""Key of a digest of everything else in the manifest; one that an earlier version wrote has none."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class Artefact:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest into an artefact's folder."""
-    text = json.dumps(asdict(manifest), indent=1, sort_keys=True)
+    raw = json.loads(json.dumps(asdict(manifest)))
+    text = json.dumps(raw | {SEAL: digest(raw)}, indent=1, sort_keys=True)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
@@ -87,14 +90,17 @@ def read_artefact(folder: Path) -> Artefact:
     """Read an artefact's manifest; its files are not looked at.
 
     Raises:
-        DamagedArtefact: the manifest is missing, unreadable or of another layout.
+        DamagedArtefact: the manifest is missing, unreadable, of another layout, or not what was written.
     """
     path = folder / MANIFEST
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
+        seal = raw.pop(SEAL, None)
         manifest = Manifest(**raw)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DamagedArtefact(f"{path} cannot be read ({error})") from error
     if manifest.schema != SCHEMA or manifest.digest != folder.name or not isinstance(manifest.files, dict):
         raise DamagedArtefact(f"{path} does not belong to this folder and version")
+    if seal is not None and seal != digest(raw):
+        raise DamagedArtefact(f"{path} is not the file that was written")
     return Artefact(folder, manifest)

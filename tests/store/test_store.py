@@ -189,7 +189,10 @@ DAMAGES = [
     pytest.param(lambda folder: _edit(folder, extra=1), "cannot be read", id="a key more"),
     pytest.param(lambda folder: _edit(folder, schema=2), "does not belong", id="another schema"),
     pytest.param(lambda folder: _edit(folder, digest=digest({})), "does not belong", id="another digest"),
-    pytest.param(lambda folder: _edit(folder, description={"a": 1}), "does not describe", id="another description"),
+    pytest.param(
+        lambda folder: _edit(folder, description={"a": 1}, seal=None), "does not describe", id="another description"
+    ),
+    pytest.param(lambda folder: _edit(folder, seconds=9.0), "is not the file that was", id="another duration"),
     pytest.param(lambda folder: _edit(folder, files=3), "manifest.json", id="no files"),
 ]
 
@@ -216,6 +219,11 @@ def test_what_is_damaged_can_be_set_aside_and_computed_again(
     assert not store.has("sample", DIGEST)
     put(store)
     assert store.get("sample", DIGEST).file("note.txt").read_text() == "a note"
+
+
+def test_a_manifest_of_an_earlier_version_has_no_seal(store: Store) -> None:
+    _edit(put(store).folder, seal=None)
+    assert Store(store.root).get("sample", DIGEST).manifest.seconds == 1.5
 
 
 def test_what_is_sound_is_not_set_aside(store: Store) -> None:
