@@ -197,7 +197,7 @@ def tables(results: Path) -> dict[str, Any]:
         if path.parent.name == "records":
             record = read_record(path)
             stages = [cost.model_copy(update={"seconds": 0.0, "peak_memory_mb": 0.0}) for cost in record.stages]
-            found[name] = record.model_copy(update={"stages": stages, "git": None})
+            found[name] = record.model_copy(update={"stages": stages, "git": None, "latency": record.latency is None})
         else:
             found[name] = path.read_bytes()
     return found

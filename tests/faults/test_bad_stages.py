@@ -59,6 +59,7 @@ def test_only_their_cells_fail(launch: Callable[..., Any], suite: Callable[..., 
     assert_only(ended, folder, REASONS, tally)
 
 
+@pytest.mark.slow
 def test_a_stage_beyond_its_limit_is_ended_and_the_others_finish(
     launch: Callable[..., Any], suite: Callable[..., Path], workplace: Path, tally: Any
 ):
@@ -74,6 +75,7 @@ def test_a_stage_beyond_its_limit_is_ended_and_the_others_finish(
     assert {path.name.partition("-")[0] for path in (folder / "store" / "failures").iterdir()} == {"weights"}
 
 
+@pytest.mark.slow
 def test_with_a_limit_that_nothing_exceeds_all_is_as_without(
     qbench: Callable[..., Any], finished_suite: Path, uninterrupted: Path, workplace: Path
 ):
@@ -84,6 +86,7 @@ def test_with_a_limit_that_nothing_exceeds_all_is_as_without(
     assert list((workplace / "fresh/failures").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_process_apart_too(start: Callable[..., Any], suite: Callable[..., Path], workplace: Path):
     running = start("run", suite(), "--stage-limit", "10m", pause="weights")
     running.reach_pause()

@@ -151,7 +151,6 @@ class TestUnwritable:
         assert ended.code == 1, ended.err
         (told,) = ended.err.splitlines()
         named = {"store": "store", "results": "results/micro"}[place]
-        assert told.startswith(
-            f"qbench: {folder / named} cannot be written ({reason}): name another folder with --{place}"
-        )
+        assert told.startswith("qbench: ")
+        assert f"{named} cannot be written ({reason}): name another folder with --{place}" in told
         assert list(folder.rglob("*.json")) == []
