@@ -17,6 +17,9 @@ from qbench.suite_schema import StandinSchema, SuiteSchema
 from qbench.workload import Workload
 from qbench.yaml_file import YamlFile, read_yaml
 
+LISTS = ("workloads", "methods", "bits", "metrics", "seeds", "exclude")
+"""What ``--set KEY+=VALUE`` adds to."""
+
 
 @dataclass(frozen=True)
 class Suite:
@@ -30,7 +33,7 @@ class Suite:
         positions: the place of every cell of the file, those that were not chosen included.
         standins: each workload that --standin replaced, and what stands in for it; empty without it.
         is_standin: whether it was read with --standin.
-        overrides: values of --set.
+        overrides: values of --set; those that add to a list have keys that end in +.
         published: names of the published figures that it is compared with, those of included suites too.
     """
 
@@ -108,7 +111,8 @@ def load_suite(path: Path, overrides: Mapping[str, Any] | None = None, standin: 
 
     Args:
         path: the file.
-        overrides: values that replace those of top-level keys, in this file and the included ones.
+        overrides: values that replace those of top-level keys, in this file and the included ones; under a key that
+            ends in +, such as ``methods+``, what is added to a list.
         standin: whether tiny models stand in for its workloads, scaled down as its key ``standin`` says.
 
     Raises:
@@ -185,10 +189,26 @@ def _read(path: Path, overrides: Mapping[str, Any]) -> tuple[SuiteSchema, YamlFi
         raise SuiteError(f"{file.place(())}: a suite is made of keys with values, such as 'name: my-suite'")
     known = list(SuiteSchema.model_fields)
     for key in overrides:
-        if key not in known:
-            raise SuiteError(f"--set {key}: a suite has no such key: {did_you_mean(key, known)}")
-    file = replace(file, data={**file.data, **overrides}, overrides=frozenset(overrides))
+        name = key.removesuffix("+")
+        if name not in known:
+            raise SuiteError(f"--set {key}: a suite has no such key: {did_you_mean(name, known)}")
+        if key != name and name not in LISTS:
+            raise SuiteError(f"--set {key}: only to {', '.join(LISTS)} can something be added")
+    replaced = {key: value for key, value in overrides.items() if not key.endswith("+")}
+    file = replace(file, data={**file.data, **replaced}, overrides=frozenset(replaced))
+    file = _extended(file, {key[:-1]: value for key, value in overrides.items() if key.endswith("+")})
     return validate(SuiteSchema, file.data, file.place, SuiteError), file
+
+
+def _extended(file: YamlFile, additions: Mapping[str, Any]) -> YamlFile:
+    """Return a file with more entries in its lists; one that only includes others stays as it is."""
+    data, added = dict(file.data), {}
+    for name, value in additions.items() if data.get("workloads") or not data.get("include") else ():
+        own = data.get(name, list(SuiteSchema.model_fields[name].default))
+        if isinstance(own, list):  # anything else is refused as it stands
+            data[name] = [*own, *(value if isinstance(value, list) else [value])]
+            added[name] = len(own)
+    return replace(file, data=data, added=added)
 
 
 def _included(beside: Path, name: str) -> Path | None:

@@ -1,6 +1,7 @@
 """Reading YAML from people: safe, bounded, and with line numbers for messages."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,26 @@ class YamlFile:
         path: where it was read from.
         data: plain Python data.
         overrides: top-level keys whose values were given on the command line instead.
+        added: top-level lists that the command line adds to, and how many entries of the file's own they have.
     """
 
     path: Path
     data: Any
     _root: yaml.Node | None
     overrides: frozenset[str] = frozenset()
+    added: Mapping[str, int] = field(default_factory=dict)
 
     def place(self, location: Location) -> str:
         """Return words for a location inside the data: file, line and key, or the option that gave it."""
         words = "".join(f" entry {step + 1}" if isinstance(step, int) else f".{step}" for step in location).lstrip(".")
         if location and location[0] in self.overrides:
             return f"--set {words}"
+        if (
+            len(location) > 1
+            and isinstance(location[1], int)
+            and location[1] >= self.added.get(str(location[0]), 10**9)
+        ):
+            return f"--set {location[0]}+{words.removeprefix(f'{location[0]} entry {location[1] + 1}')}"
         node = self._root
         for step in location:
             child = _child(node, step)

@@ -27,7 +27,12 @@ OnlyOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the suite, written as in YAML: samples=100."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Replace a value of the suite, written as in YAML: samples=100. KEY+=VALUE adds to a list: "
+        "methods+=my-method.",
+    ),
 ]
 StandinOption = Annotated[
     bool,
@@ -83,9 +88,13 @@ def load(name: str, only: list[str] | None, overrides: list[str] | None, standin
 
     values: dict[str, Any] = {}
     for key, text in pairs("--set", overrides):
-        if key in values:
+        value = parse_value(text)
+        if key.endswith("+"):
+            values[key] = [*values.get(key, []), *(value if isinstance(value, list) else [value])]
+        elif key in values:
             raise typer.BadParameter(f"--set {key}: given twice")
-        values[key] = parse_value(text)
+        else:
+            values[key] = value
     selection: dict[str, list[str]] = {}
     for key, text in pairs("--only", only):
         if key not in KEYS:
