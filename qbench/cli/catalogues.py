@@ -2,7 +2,9 @@
 
 import inspect
 import json
+import shlex
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,10 +19,15 @@ if TYPE_CHECKING:
 FACTS = ("direction", "protocol", "caveat")
 """What metrics tell of themselves; settings may enter a protocol, so that the default's is told."""
 NameArgument = Annotated[str, typer.Argument(metavar="NAME")]
+ToOption = Annotated[
+    Path | None, typer.Option("--to", metavar="DIR", help="A new or empty folder; one called NAME, here, by default.")
+]
 
 
 def _make(catalogue: Catalogue) -> typer.Typer:
-    app = typer.Typer(help=f"List {catalogue.kind}s or show one.", no_args_is_help=True, rich_markup_mode=None)
+    app = typer.Typer(
+        help=f"List {catalogue.kind}s, show one, or begin a new one.", no_args_is_help=True, rich_markup_mode=None
+    )
 
     @app.command("list", help=f"List the {catalogue.kind}s that are installed. Imports none of them.")
     def list_all(as_json: JsonOption = False) -> None:
@@ -70,6 +77,21 @@ def _make(catalogue: Catalogue) -> typer.Typer:
         typer.echo("  settings:" if settings else "  settings: none")
         for setting, kind, default, description in settings:
             typer.echo(f"    {setting} ({kind}, default {default}): {description}")
+
+    @app.command("new", help=f"Write a ready package with a {catalogue.kind} of one's own that works, and its test.")
+    def new(name: NameArgument, to: ToOption = None, as_json: JsonOption = False) -> None:
+        from qbench.testing.new_package import write_package
+
+        package = write_package(catalogue, name, Path(name) if to is None else to)
+        if as_json:
+            shown = {"name": name, "folder": str(package.folder), "files": [path.as_posix() for path in package.files]}
+            typer.echo(json.dumps(shown, indent=1))
+            return
+        for path in package.files:
+            typer.echo(package.folder / path)
+        typer.echo(
+            f"Install it with `pip install -e {shlex.quote(str(package.folder))}`; its README.md says how to go on."
+        )
 
     return app
 
