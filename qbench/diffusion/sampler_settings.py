@@ -44,36 +44,49 @@ def _later(description: str, **limits: Any) -> Any:
 class ScheduleSettings(GrowingSettings):
     """The noise schedule that a denoiser was trained with, and what it predicts."""
 
-    train_steps: Annotated[int, Field(ge=1, description="length T of the training schedule")] = 1000
-    beta_start: Annotated[float, Field(gt=0, lt=1, description="first beta")] = 1e-4
-    beta_end: Annotated[float, Field(gt=0, lt=1, description="last beta")] = 0.02
+    train_steps: Annotated[int, Field(ge=1, description="length T of the training schedule", examples=[1000])] = 1000
+    beta_start: Annotated[float, Field(gt=0, lt=1, description="first beta", examples=[0.0015])] = 1e-4
+    beta_end: Annotated[float, Field(gt=0, lt=1, description="last beta", examples=[0.0195])] = 0.02
     betas: Annotated[
         Literal["linear", "scaled_linear"],
         _later(
-            "what is linear between them: beta, or its square root (which the code of latent diffusion calls linear)"
+            "what is linear between them: beta, or its square root (which the code of latent diffusion calls linear)",
+            examples=["scaled_linear"],
         ),
     ] = "linear"
     prediction: Annotated[
-        Prediction, _later("what the denoiser predicts: the noise, or v = sqrt(alpha) noise - sqrt(1 - alpha) x_0")
+        Prediction,
+        _later(
+            "what the denoiser predicts: the noise, or v = sqrt(alpha) noise - sqrt(1 - alpha) x_0",
+            examples=["v_prediction"],
+        ),
     ] = "epsilon"
 
 
 class SamplerSettings(GrowingSettings):
     """The sampler and its steps."""
 
-    name: Annotated[SamplerName, Field(description="the sampler")] = "ddim"
-    steps: Annotated[int, Field(ge=1, le=1000, description="sampling steps")] = 50
+    name: Annotated[SamplerName, Field(description="the sampler", examples=["plms"])] = "ddim"
+    steps: Annotated[int, Field(ge=1, le=1000, description="sampling steps", examples=[20])] = 50
     eta: Annotated[
-        float, Field(ge=0, le=1, description="0 is deterministic DDIM, 1 has the variance of DDPM; ddim only")
+        float,
+        Field(ge=0, le=1, description="0 is deterministic DDIM, 1 has the variance of DDPM; ddim only", examples=[1.0]),
     ] = 0.0
     spacing: Annotated[
-        Spacing, _later("how steps are spaced: uniform (diffusers' leading), quad (ddim only), trailing, linspace")
+        Spacing,
+        _later(
+            "how steps are spaced: uniform (diffusers' leading), quad (ddim only), trailing, linspace",
+            examples=["quad"],
+        ),
     ] = "uniform"
-    steps_offset: Annotated[int, _later("added to every timestep; with spacing uniform only", ge=0, le=999)] = 0
+    steps_offset: Annotated[
+        int, _later("added to every timestep; with spacing uniform only", ge=0, le=999, examples=[1])
+    ] = 0
     final_alpha: Annotated[
-        FinalAlpha, _later("signal level behind the last step: one, or that of the first training timestep")
+        FinalAlpha,
+        _later("signal level behind the last step: one, or that of the first training timestep", examples=["first"]),
     ] = "one"
-    guidance_scale: Annotated[float, _later("scale of classifier-free guidance; 1 is none", ge=0)] = 1.0
+    guidance_scale: Annotated[float, _later("scale of classifier-free guidance; 1 is none", ge=0, examples=[7.5])] = 1.0
 
     @property
     def calls(self) -> int:

@@ -18,39 +18,48 @@ DEFAULT_STEPS = 50
 class InlineSamplerSettings(Settings):
     """The sampler and its steps; what is not given is as the folder's scheduler says."""
 
-    name: Annotated[SamplerName | None, Field(description="the sampler")] = None
-    steps: Annotated[int, Field(ge=1, le=1000, description="sampling steps")] = DEFAULT_STEPS
+    name: Annotated[SamplerName | None, Field(description="the sampler", examples=["plms"])] = None
+    steps: Annotated[int, Field(ge=1, le=1000, description="sampling steps", examples=[20])] = DEFAULT_STEPS
     eta: Annotated[
-        float, Field(ge=0, le=1, description="0 is deterministic DDIM, 1 has the variance of DDPM; ddim only")
+        float,
+        Field(ge=0, le=1, description="0 is deterministic DDIM, 1 has the variance of DDPM; ddim only", examples=[1.0]),
     ] = 0.0
-    spacing: Annotated[Spacing | None, Field(description="how steps are spaced")] = None
+    spacing: Annotated[Spacing | None, Field(description="how steps are spaced", examples=["trailing"])] = None
     steps_offset: Annotated[
-        int | None, Field(ge=0, le=999, description="added to every timestep; with spacing uniform only")
+        int | None, Field(ge=0, le=999, description="added to every timestep; with spacing uniform only", examples=[1])
     ] = None
-    final_alpha: Annotated[FinalAlpha | None, Field(description="signal level behind the last step")] = None
-    guidance_scale: Annotated[float, Field(ge=0, description="scale of classifier-free guidance; 1 is none")] = 1.0
+    final_alpha: Annotated[
+        FinalAlpha | None, Field(description="signal level behind the last step", examples=["first"])
+    ] = None
+    guidance_scale: Annotated[
+        float, Field(ge=0, description="scale of classifier-free guidance; 1 is none", examples=[7.5])
+    ] = 1.0
 
 
 class InlineScheduleSettings(Settings):
     """The noise schedule, where the folder does not say it."""
 
-    train_steps: Annotated[int, Field(ge=1, description="length T of the training schedule")] = 1000
-    beta_start: Annotated[float, Field(gt=0, lt=1, description="first beta")] = 1e-4
-    beta_end: Annotated[float, Field(gt=0, lt=1, description="last beta")] = 0.02
+    train_steps: Annotated[int, Field(ge=1, description="length T of the training schedule", examples=[1000])] = 1000
+    beta_start: Annotated[float, Field(gt=0, lt=1, description="first beta", examples=[0.0015])] = 1e-4
+    beta_end: Annotated[float, Field(gt=0, lt=1, description="last beta", examples=[0.0195])] = 0.02
     betas: Annotated[
-        Literal["linear", "scaled_linear"], Field(description="what is linear: beta, or its square root")
+        Literal["linear", "scaled_linear"],
+        Field(description="what is linear: beta, or its square root", examples=["scaled_linear"]),
     ] = "linear"
-    prediction: Annotated[Literal["epsilon", "v_prediction"], Field(description="what the denoiser predicts")] = (
-        "epsilon"
-    )
+    prediction: Annotated[
+        Literal["epsilon", "v_prediction"], Field(description="what the denoiser predicts", examples=["v_prediction"])
+    ] = "epsilon"
 
 
 class InlineSettings(PipelineSettings):
     """Settings of a workload written inline."""
 
-    sampler: Annotated[InlineSamplerSettings, Field(description="how images are sampled")] = InlineSamplerSettings()
+    sampler: Annotated[
+        InlineSamplerSettings, Field(description="how images are sampled", examples=[{"name": "ddim", "steps": 50}])
+    ] = InlineSamplerSettings()
     schedule: Annotated[
-        InlineScheduleSettings | None, Field(description="the noise schedule, where the folder does not say it")
+        InlineScheduleSettings | None,
+        Field(description="the noise schedule, where the folder does not say it", examples=[{"beta_end": 0.02}]),
     ] = None
 
 

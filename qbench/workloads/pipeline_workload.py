@@ -34,17 +34,27 @@ class PipelineSettings(Settings):
         str,
         Field(
             description="a folder of diffusers, an id on Hugging Face's hub (owner/name, or owner/name@revision), or, "
-            "where the workload knows the network, an original checkpoint; empty: the published one"
+            "where the workload knows the network, an original checkpoint; empty: the published one",
+            examples=["./my-ddpm"],
         ),
     ] = ""
     reference: Annotated[
-        ReferenceSettings, Field(description="the real images; by default those of the paper, where there are some")
+        ReferenceSettings,
+        Field(
+            description="the real images; by default those of the paper, where there are some",
+            examples=[{"images": "./train"}],
+        ),
     ] = ReferenceSettings()
     captions: Annotated[
         str | None,
-        Field(description="file of captions to sample, a line each (.txt) or a column 'caption' (.tsv, .csv)"),
+        Field(
+            description="file of captions to sample, a line each (.txt) or a column 'caption' (.tsv, .csv)",
+            examples=["./captions.txt"],
+        ),
     ] = None
-    calibration_captions: Annotated[str | None, Field(description="file of captions to calibrate on, likewise")] = None
+    calibration_captions: Annotated[
+        str | None, Field(description="file of captions to calibrate on, likewise", examples=["./other-captions.txt"])
+    ] = None
 
 
 class PipelineWorkload(Workload):

@@ -22,15 +22,24 @@ class PreprocessingSettings(Settings):
 
     crop: Annotated[
         Literal["none", "center"],
-        Field(description="center: the largest square in the middle (a row too many falls below, a column right)"),
+        Field(
+            description="center: the largest square in the middle (a row too many falls below, a column right)",
+            examples=["center"],
+        ),
     ] = "none"
     size: Annotated[
         int | None,
-        Field(ge=1, le=8192, description="side of the square that the image is resized to; None: it is not resized"),
+        Field(
+            ge=1,
+            le=8192,
+            description="side of the square that the image is resized to; None: it is not resized",
+            examples=[256],
+        ),
     ] = None
-    filter: Annotated[Literal["lanczos", "bicubic", "bilinear", "box"], Field(description="filter of the resizing")] = (
-        "bicubic"
-    )
+    filter: Annotated[
+        Literal["lanczos", "bicubic", "bilinear", "box"],
+        Field(description="filter of the resizing", examples=["lanczos"]),
+    ] = "bicubic"
 
 
 UNTOUCHED = PreprocessingSettings()
@@ -51,30 +60,52 @@ class ReferenceSettings(Settings):
     Paths never enter a digest: what lies there does.
     """
 
-    images: Annotated[str | None, Field(description="folder of image files, in natural order of their names")] = None
+    images: Annotated[
+        str | None, Field(description="folder of image files, in natural order of their names", examples=["./train"])
+    ] = None
     lmdb: Annotated[
         str | None,
-        Field(description="folder of an LMDB as LSUN publishes them: encoded images, in the order of their keys"),
+        Field(
+            description="folder of an LMDB as LSUN publishes them: encoded images, in the order of their keys",
+            examples=["./church_outdoor_train_lmdb"],
+        ),
     ] = None
     cifar10: Annotated[
-        str | None, Field(description="folder of CIFAR-10's binary version: data_batch_1.bin to data_batch_5.bin")
+        str | None,
+        Field(
+            description="folder of CIFAR-10's binary version: data_batch_1.bin to data_batch_5.bin",
+            examples=["./cifar-10-batches-bin"],
+        ),
     ] = None
     statistics: Annotated[
         str | None,
         Field(
             description="statistics in place of images: an .npz with mu and sigma, and mu_s and sigma_s for sFID, or a "
-            ".safetensors file that qbench wrote"
+            ".safetensors file that qbench wrote",
+            examples=["./statistics.npz"],
         ),
     ] = None
     statistics_of: Annotated[
-        str, Field(description="the extractor whose features the statistics are of: an .npz does not say")
+        str,
+        Field(
+            description="the extractor whose features the statistics are of: an .npz does not say",
+            examples=["inception"],
+        ),
     ] = "inception"
     statistics_samples: Annotated[
-        int, Field(ge=0, description="how many images the statistics are of, for the record; 0: nobody knows")
+        int,
+        Field(
+            ge=0, description="how many images the statistics are of, for the record; 0: nobody knows", examples=[50000]
+        ),
     ] = 0
-    limit: Annotated[int | None, Field(ge=1, description="only so many of the first images; None: all")] = None
+    limit: Annotated[
+        int | None, Field(ge=1, description="only so many of the first images; None: all", examples=[10000])
+    ] = None
     preprocessing: Annotated[
-        PreprocessingSettings, Field(description="what is done to each image; nothing to statistics")
+        PreprocessingSettings,
+        Field(
+            description="what is done to each image; nothing to statistics", examples=[{"crop": "center", "size": 256}]
+        ),
     ] = UNTOUCHED
 
     @model_validator(mode="after")
