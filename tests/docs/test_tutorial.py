@@ -34,7 +34,8 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, install: Install) ->
             monkeypatch.syspath_prepend(tmp_path / words[3])
             install(project["name"], "\n".join(lines), {})
             return
-        result = CliRunner().invoke(app, words[1:])
+        smaller = ["--set", "samples=8", "--set", "steps=2"] if words[1:3] == ["run", "smoke"] else []
+        result = CliRunner().invoke(app, [*words[1:], *smaller])
         assert (words[0], result.exit_code) == ("qbench", 0), f"{line}: {result.output} {result.exception}"
 
     def follow_one(block: Block) -> None:
@@ -49,8 +50,8 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, install: Install) ->
             module.write_text(small.replace("per_step=16", "per_step=2"), encoding="utf-8")
             sys.modules.pop("my_method", None)
         elif block.language == "yaml":
-            small = block.text.replace("samples: 200", "samples: 40").replace("iterations: 250", "iterations: 2")
-            small = small.replace("steps: 20", "steps: 4")
+            small = block.text.replace("samples: 200", "samples: 8").replace("iterations: 250", "iterations: 2")
+            small = small.replace("steps: 20", "steps: 2")
             (tmp_path / "my-suite.yaml").write_text(small, encoding="utf-8")
         elif block.language == "toml":
             assert block.text.strip() in (tmp_path / "my-method" / "pyproject.toml").read_text(encoding="utf-8")
