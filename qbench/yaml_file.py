@@ -15,7 +15,7 @@ MAX_DEPTH = 32
 MAX_NODES = 20_000
 
 
-_YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError)
+_YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 """What PyYAML raises for scalars whose tag does not fit them, besides its own errors."""
 _FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Ten times as fast where PyYAML was built with libyaml, as its wheels are."""

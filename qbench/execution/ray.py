@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import sys
 import time
 from collections import Counter
@@ -143,6 +142,7 @@ class RayExecutor(Executor):
         """Give every ready stage to a node, as far as there is room."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+        ray = installed_ray()
         at_work = {each.stage.digest for each in self._tasks.values()}
         now = time.monotonic()
         for stage in self._agenda.ready():
@@ -168,7 +168,7 @@ class RayExecutor(Executor):
                 memory=wanted.memory or None,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=True),
                 runtime_env=runtime_env(terms.threads),
-            ).remote(terms, pickle.dumps(stage), runtime)
+            ).remote(terms, [ray.put(stage)], runtime)
             self._tasks[reference] = _Task(stage, node, wanted)
             self._listener.started(stage)
 

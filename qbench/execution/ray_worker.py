@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import importlib
 import os
-import pickle
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from qbench.environment import versions
 from qbench.errors import StoreError
@@ -96,20 +96,24 @@ def objection(terms: Terms, answer: str) -> str | None:
     return None
 
 
-def compute(terms: Terms, pickled: bytes, runtime: Runtime) -> Outcome:
+def compute(terms: Terms, handed: Sequence[Any], runtime: Runtime) -> Outcome:
     """Try a stage.
 
     Args:
         terms: what all nodes of the run have in common.
-        pickled: the stage.
+        handed: Ray's reference to the stage, which Ray itself carries between the processes of one cluster; within a
+            sequence it is not followed before this node is known to have what the stage is made of.
         runtime: device and batch size; the device ``cuda`` becomes the one that Ray gives to this stage.
 
     Raises:
         StoreError: the store gave out, or this node does not see it.
     """
+    import ray
+
     _set_threads(terms.threads)
     store = _store(terms)
-    stage: Stage = pickle.loads(pickled)
+    (reference,) = handed
+    stage: Stage = ray.get(reference)
     wait_until_seen(store, stage.inputs().values())
     if runtime.device == "cuda":
         runtime = replace(runtime, device=f"cuda:{_device_index()}")

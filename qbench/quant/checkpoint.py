@@ -68,8 +68,11 @@ def _files(folder: Path) -> list[Path]:
         if index.is_file():
             try:
                 names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                beside = all(name == Path(name).name and "\0" not in name for name in names)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise DataError(f"{index} does not list the files of a model's weights") from error
+            if not beside:
+                raise DataError(f"{index} lists files that do not lie beside it")
             return [each / name for name in names]
     raise DataError(
         f"{folder.absolute()} holds no weights of a denoiser ({NAME}): name a model's or a pipeline's folder"

@@ -196,6 +196,6 @@ def _metric_info(metric: Metric, score: Score | None) -> MetricInfo:
 def _json(artefact: Artefact, name: str) -> Any:
     try:
         found = json.loads(artefact.file(name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DamagedArtefact(f"{artefact.file(name)} cannot be read ({error})") from error
     return found

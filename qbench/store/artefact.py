@@ -1,9 +1,10 @@
 """One artefact: a folder of files and the manifest that vouches for them."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from qbench.errors import DamagedArtefact, DataError
@@ -13,6 +14,8 @@ MANIFEST = "manifest.json"
 SCHEMA = 1
 SEAL = "seal"
 """Key of a digest of everything else in the manifest; one that an earlier version wrote has none."""
+MOST = 1e15
+"""Beyond it, nothing was ever measured."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Artefact:
             DamagedArtefact: a file is missing, unreadable or another than was written, or the description is not the
                 one that the address was taken of.
         """
-        if digest(self.manifest.description) != self.manifest.digest:
+        if _digest(self.manifest.description) != self.manifest.digest:
             raise DamagedArtefact(f"{self.folder / MANIFEST} does not describe what its address says")
         for name, expected in self.manifest.files.items():
             path = self.folder / name
@@ -94,13 +97,45 @@ def read_artefact(folder: Path) -> Artefact:
     """
     path = folder / MANIFEST
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        raw = json.loads(text)
+        if r"\ud" in text.lower():  # half of a character, perhaps, which no record could be written with
+            json.dumps(raw, ensure_ascii=False).encode("utf-8")
         seal = raw.pop(SEAL, None)
         manifest = Manifest(**raw)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedArtefact(f"{path} cannot be read ({error})") from error
-    if manifest.schema != SCHEMA or manifest.digest != folder.name or not isinstance(manifest.files, dict):
+    if manifest.schema != SCHEMA or manifest.digest != folder.name or not _is_sound(manifest):
         raise DamagedArtefact(f"{path} does not belong to this folder and version")
-    if seal is not None and seal != digest(raw):
+    if seal is not None and seal != _digest(raw):
         raise DamagedArtefact(f"{path} is not the file that was written")
     return Artefact(folder, manifest)
+
+
+def _digest(value: Mapping[str, Any]) -> str | None:
+    """Return the digest of what a file holds; None for NaN and the like, which nothing was ever written with."""
+    try:
+        return digest(value)
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def _is_sound(manifest: Manifest) -> bool:
+    """Whether each value is of its kind, so that nobody stumbles over one later."""
+    numbers = (manifest.seconds, manifest.work, manifest.peak_memory_mb)
+    return (
+        isinstance(manifest.kind, str)
+        and isinstance(manifest.group, str)
+        and isinstance(manifest.description, dict)
+        and isinstance(manifest.environment, dict)
+        and isinstance(manifest.files, dict)
+        and all(map(_lies_within, manifest.files))
+        and all(isinstance(each, str) for each in manifest.files.values())
+        and all(type(each) in (int, float) and 0 <= each < MOST and math.isfinite(each) for each in numbers)
+    )
+
+
+def _lies_within(name: str) -> bool:
+    """Whether a name is that of a file in the artefact's own folder."""
+    path = PurePosixPath(name)
+    return "\0" not in name and not path.is_absolute() and ".." not in path.parts

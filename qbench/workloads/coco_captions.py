@@ -71,6 +71,6 @@ def _annotated(path: Path) -> dict[int, str]:
         return {int(each["id"]): str(each["caption"]) for each in content["annotations"]}
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): name COCO's {ANNOTATIONS}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DataError(f"{path} is damaged or no file of COCO's captions ({reason}): fetch it again") from error

@@ -255,7 +255,7 @@ def _note(part: Path) -> Path:
 def _read_note(part: Path) -> dict[str, str]:
     try:
         found = json.loads(_note(part).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # without it the download starts again
+    except (OSError, ValueError, RecursionError):  # without it the download starts again
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -130,7 +130,7 @@ class HubFolder:
         try:
             found = json.loads(self._manifest(folder).read_text(encoding="utf-8"))["files"]
             return {str(name): int(size) for name, size in found.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not fetched by qbench
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # not fetched by qbench
             return None
 
     def _listing(self) -> tuple[str, dict[str, _Listed]]:
@@ -234,8 +234,11 @@ def _named_by(name: str, path: Path) -> list[str]:
     """Return the files that an index of weights names; they lie beside it."""
     try:
         files = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+        strange = [each for each in files if each != PurePosixPath(each).name or "\0" in each]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} is no index of weights ({type(error).__name__}: {error})") from error
+    if strange:
+        raise DataError(f"{path} is no index of weights: {strange[0]!r} does not lie beside it")
     return sorted(str(PurePosixPath(name).with_name(each)) for each in files)
 
 

@@ -93,7 +93,7 @@ def file_change(name: str, first: Path, second: Path) -> FileChange | None:
         return None
     try:
         values = changes(*(json.loads(content) for content in contents))
-    except ValueError:  # no JSON: its bytes differ, and that is all there is to say
+    except (ValueError, RecursionError):  # no JSON: its bytes differ, and that is all there is to say
         values = []
     return FileChange(name, values=tuple(values))
 
@@ -160,7 +160,7 @@ def _metadata(found: Mapping[str, str] | None) -> dict[str, Any]:
     for key, text in (found or {}).items():
         try:
             read[key] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             read[key] = text
         if isinstance(read[key], dict):
             read[key] = {name: value for name, value in read[key].items() if name != OF_THE_WHOLE}
