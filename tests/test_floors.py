@@ -10,7 +10,7 @@ import qbench
 import qbench_methods
 
 ROOMS = {
-    0: ("errors", "identity", "bits"),
+    0: ("errors", "identity", "bits", "secrets"),
     1: ("settings", "plugin", "plugins", "devices", "environment", "instructions", "quant", "diffusion", "store"),
     2: ("method", "calibration", "workload", "workloads", "metrics", "zoo"),
     3: (

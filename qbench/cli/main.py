@@ -8,6 +8,7 @@ import typer
 
 from qbench.cli import catalogues, check, diff, doctor, export, fetch, leaderboard, plan, run, score, store, suites
 from qbench.errors import QbenchError
+from qbench.secrets import without_secrets
 
 OBJECTS_UNTIL_COLLECTED = 20_000
 """What a plan or a table consists of lives as long as the command: looking for garbage in it more often finds none."""
@@ -54,5 +55,5 @@ def main() -> None:
     try:
         app()
     except QbenchError as error:
-        print(f"qbench: {error}", file=sys.stderr)
+        print(f"qbench: {without_secrets(str(error))}", file=sys.stderr)
         sys.exit(1)

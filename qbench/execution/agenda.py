@@ -8,6 +8,7 @@ from qbench.errors import DamagedArtefact
 from qbench.execution.listener import Listener
 from qbench.execution.outcome import Appeared, Busy, Computed, Damaged, Failed, Outcome
 from qbench.plan import CellPlan, Plan
+from qbench.secrets import without_secrets
 from qbench.stages.stage import Stage
 from qbench.store import Store
 
@@ -64,7 +65,7 @@ class Agenda:
                 del self.to_do[stage.digest]
                 self._listener.finished(stage, seconds)
             case Failed(reason, details):
-                line = " ".join(f"{stage.kind}: {reason}".split())
+                line = " ".join(without_secrets(f"{stage.kind}: {reason}").split())
                 self._listener.failed(stage, line, details)
                 self._give_up(stage, line)
             case Damaged(digest, reason):

@@ -12,6 +12,7 @@ from qbench.errors import DamagedArtefact, QbenchError, StoreError
 from qbench.execution.limit import limited
 from qbench.execution.outcome import Appeared, Busy, Computed, Damaged, Failed, Outcome
 from qbench.identity import file_digest
+from qbench.secrets import without_secrets
 from qbench.stages.computing import compute
 from qbench.stages.kept import KEPT
 from qbench.stages.stage import Runtime, Stage, Work
@@ -94,10 +95,10 @@ def _compute(
     except StoreError:
         raise
     except QbenchError as error:
-        return Failed(str(error))
+        return Failed(without_secrets(str(error)))
     except (Exception, SystemExit) as error:  # whatever a plugin raises must not stop the other cells
-        path = store.keep_traceback(stage.kind, stage.digest, traceback.format_exc())
-        return Failed(f"{type(error).__name__}: {error}", path)
+        path = store.keep_traceback(stage.kind, stage.digest, without_secrets(traceback.format_exc()))
+        return Failed(without_secrets(f"{type(error).__name__}: {error}"), path)
     return Computed(seconds)
 
 

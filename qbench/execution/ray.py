@@ -200,15 +200,17 @@ class RayExecutor(Executor):
             digest = task.stage.digest
             self._deaths[digest] += 1
             self._avoided[digest] = self._avoided.get(digest, frozenset()) | {task.node.id}
+            # No reason, which records keep, says where a machine is.
+            self._listener.noted(task.stage, f"its worker died on {task.node.name}")
             if self._deaths[digest] < DEATHS:
                 return None
             if isinstance(error, OutOfMemoryError):
                 return Failed(
-                    f"Ray ended its worker for want of memory, {DEATHS} times, at last on {task.node.name}: "
+                    f"Ray ended its worker for want of memory, {DEATHS} times: "
                     "fewer workers, or a smaller --batch-size, need less"
                 )
             return Failed(
-                f"its worker died, {DEATHS} times, at last on {task.node.name}: a crash in native code "
+                f"its worker died, {DEATHS} times: a crash in native code "
                 "or a lack of memory; `--executor inline` shows what happens"
             )
         return outcome

@@ -23,6 +23,7 @@ from qbench.execution.ray_needs import Node
 from qbench.execution.ray_worker import TOKEN, Terms, look_again, objection
 from qbench.plan import Plan
 from qbench.plugins import CATALOGUES, EXECUTORS
+from qbench.secrets import is_secret
 from qbench.store import Store
 
 CONNECT_SECONDS = 20.0
@@ -125,7 +126,8 @@ def alive_nodes() -> list[Node]:
 
 def runtime_env(threads: int) -> dict[str, Any]:
     """Return what each worker process is started with."""
-    handed_on = {name: value for name, value in os.environ.items() if name.startswith(HANDED_ON)}
+    named = {name: value for name, value in os.environ.items() if name.startswith(HANDED_ON)}
+    handed_on = {name: value for name, value in named.items() if not is_secret(name)}  # Ray writes these into its logs
     return {
         "env_vars": handed_on
         | {

@@ -65,7 +65,9 @@ def _mapped(path: Path) -> NDArray[Any]:
         if member.compress_type != zipfile.ZIP_STORED:
             with np.load(path, allow_pickle=False) as arrays:
                 found: NDArray[Any] = arrays[KEY]
-                return found
+            if not isinstance(found, np.ndarray):  # NumPy gives the bytes of what is no array
+                raise ValueError("it holds no array")
+            return found
     with path.open("rb") as file:
         file.seek(
             member.header_offset + 26

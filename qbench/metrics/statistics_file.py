@@ -145,7 +145,9 @@ def _array(path: Path, key: str) -> NDArray[Any]:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 found: NDArray[Any] = arrays[key]
-                return found
+            if not isinstance(found, np.ndarray):  # NumPy gives the bytes of what is no array
+                raise ValueError(f"{key} is no array")
+            return found
         with safe_open(path, framework="numpy") as file:
             tensor: NDArray[Any] = file.get_tensor(key)
             return tensor

@@ -68,7 +68,7 @@ def _files(folder: Path) -> list[Path]:
         if index.is_file():
             try:
                 names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-                beside = all(name == Path(name).name and "\0" not in name for name in names)
+                beside = all(name == Path(name).name and name not in ("", "..") and "\0" not in name for name in names)
             except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise DataError(f"{index} does not list the files of a model's weights") from error
             if not beside:

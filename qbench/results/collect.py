@@ -21,6 +21,7 @@ from qbench.records import (
     StandinInfo,
     SuiteInfo,
 )
+from qbench.secrets import without_secrets
 from qbench.stages.curve import FILE as CURVE_FILE
 from qbench.stages.latency import FILE as LATENCY_FILE
 from qbench.stages.profile import FILE as PROFILE_FILE
@@ -116,7 +117,7 @@ def settled_record(
     Raises:
         DamagedArtefact: a figure's artefact is damaged.
     """
-    figures, failed = {}, dict(planned.missing)
+    figures, failed = {}, {name: without_secrets(reason) for name, reason in planned.missing.items()}
     for name, score in planned.scores.items():
         if score.digest in failures:
             failed[name] = failures[score.digest]

@@ -126,7 +126,9 @@ class Reference(Stage):
         del images
         aside.unlink()
         return {
-            feature: gaussian_of(Rows([np.load(work.folder / feature_file(feature), mmap_mode="r", allow_pickle=False)]))
+            feature: gaussian_of(
+                Rows([np.load(work.folder / feature_file(feature), mmap_mode="r", allow_pickle=False)])
+            )
             for feature in self.extractor.features
         }
 

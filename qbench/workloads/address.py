@@ -151,7 +151,15 @@ class Address:
             if not str(manifest["archive"]).startswith(self._expected()) or not set(self._wanted) <= set(files):
                 return False
             return all(self._is_as_unpacked(name, files[name]) for name in self._wanted)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError):  # not there, or not what was written there
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+            DataError,
+        ):  # not there, or not what was written there
             return False
 
     def _is_as_unpacked(self, name: str, known: Mapping[str, Any]) -> bool:

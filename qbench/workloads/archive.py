@@ -72,10 +72,17 @@ def _open(path: Path) -> Iterator[tuple[Mapping[str, int], _OpenMember]]:
                 yield {each.filename: each.file_size for each in zipped.infolist()}, _OpenMember(zipped)
         else:
             with tarfile.open(path) as tarred:
-                yield {each.name: each.size for each in tarred if each.isreg()}, _OpenMember(tarred)
+                yield _regular_files(path, tarred), _OpenMember(tarred)
     except DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path} is damaged or no archive ({reason}): delete it, and it is fetched anew") from error
+
+
+def _regular_files(path: Path, tarred: tarfile.TarFile) -> dict[str, int]:
+    try:
+        return {each.name: each.size for each in tarred if each.isreg()}
+    except (OSError, OverflowError) as error:  # a size that leads nowhere
+        raise tarfile.ReadError(f"{path.name}: {error}") from error
 
 
 def _found(archive: Path, member: str, names: Mapping[str, int]) -> str:

@@ -1,6 +1,7 @@
 """Reading a checkpoint file: tensors by name, and nothing that could run."""
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -94,7 +95,9 @@ def _unpickle(path: Path) -> Any:
         harmless = [name for name in found if name.partition(".")[0] in TRAINING_PACKAGES]
         if len(harmless) < len(found):
             raise DataError(_refused(path, ", ".join(sorted(set(found).difference(harmless)))))
-        with safe_globals([(_Inert, name) for name in harmless]):
+        with safe_globals([(_Inert, name) for name in harmless]), warnings.catch_warnings():
+            # What it cannot read of another protocol is refused all the same.
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         # What torch says spreads over several lines and ends in the advice to switch the protection off.

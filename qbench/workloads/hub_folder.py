@@ -234,7 +234,7 @@ def _named_by(name: str, path: Path) -> list[str]:
     """Return the files that an index of weights names; they lie beside it."""
     try:
         files = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
-        strange = [each for each in files if each != PurePosixPath(each).name or "\0" in each]
+        strange = [each for each in files if each != PurePosixPath(each).name or each in ("", "..") or "\0" in each]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} is no index of weights ({type(error).__name__}: {error})") from error
     if strange:

@@ -159,7 +159,7 @@ class TestTwoNodes:
         }
         assert found["raises"].reason == "weights: RuntimeError: no luck with <script>alert(1)</script> | these weights"
         assert found["exits"].reason == "weights: SystemExit: 7"
-        assert (found["dies"].reason or "").startswith("weights: its worker died, 2 times, at last on ")
+        assert (found["dies"].reason or "").startswith("weights: its worker died, 2 times: ")
         assert len([place for _, place in trace() if place == "death"]) == 2
         assert sorted(witness.of("started").count(digest) for digest in witness.of("failed")) == [1, 1, 2]
 

@@ -76,7 +76,9 @@ class Watch:
         if isinstance(path, int) or any(each in os.fsdecode(path) for each in OWN_CACHES):
             return
         place = os.path.realpath(os.fsdecode(path))
-        if place != os.devnull and not any(place == each or place.startswith(each + os.sep) for each in self.allowed or ()):
+        if place != os.devnull and not any(
+            place == each or place.startswith(each + os.sep) for each in self.allowed or ()
+        ):
             self.seen.append(f"{event} {place}"[:300])
 
     @contextmanager
@@ -127,7 +129,13 @@ def fuzz(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Counte
     every run, and nothing is remembered of them.
     """
 
-    def run(prepare: Callable[[Any], Callable[[], str]], strategy: st.SearchStrategy[Any], few: int, many: int, *places: Path) -> Any:
+    def run(
+        prepare: Callable[[Any], Callable[[], str]],
+        strategy: st.SearchStrategy[Any],
+        few: int,
+        many: int,
+        *places: Path,
+    ) -> Any:
         counts: Counter[str] = Counter()
         count = few if request.param == "few" else many
 
@@ -267,7 +275,9 @@ EDITS = st.lists(
     max_size=3,
 )
 BYTE_EDITS = st.lists(
-    st.tuples(st.sampled_from(["flip", "cut", "insert", "drop", "repeat"]), st.integers(0, 2**31), st.binary(max_size=8)),
+    st.tuples(
+        st.sampled_from(["flip", "cut", "insert", "drop", "repeat"]), st.integers(0, 2**31), st.binary(max_size=8)
+    ),
     min_size=1,
     max_size=4,
 )

@@ -90,4 +90,3 @@ def test_whatever_a_place_is_called(fuzz: Fuzz, keeps_the_law: Law, world: Path,
 
     counts = fuzz(prepare, hostile.texts, 6, 40, world)
     assert counts["works"]
-    assert counts["refused"]

@@ -29,7 +29,9 @@ DTYPES = (torch.uint8, torch.int8, torch.int32, torch.int64, torch.float16, torc
 
 def model() -> QuantModel:
     module = nn.Sequential(nn.Conv2d(5, 4, 3), nn.GroupNorm(1, 4), nn.Linear(6, 3, bias=False))
-    return QuantModel(module.requires_grad_(False), Structure(boundary_layers=("0", "2"), splits={"0": 2}), BitWidth(4, 8))
+    return QuantModel(
+        module.requires_grad_(False), Structure(boundary_layers=("0", "2"), splits={"0": 2}), BitWidth(4, 8)
+    )
 
 
 @pytest.fixture(params=["weights", "input grids"])
@@ -124,7 +126,9 @@ def test_what_a_packed_checkpoint_says_and_vouches_for(fuzz: Fuzz, read: Law, pa
         except (TypeError, ValueError):
             vouched = ""
         header = json.dumps({"format": said["format"], "grids": grids, "checksum": vouched})
-        save_file({name: each.contiguous() for name, each in found.items()}, path, {"qbench": header.replace("\ud800", "")})
+        save_file(
+            {name: each.contiguous() for name, each in found.items()}, path, {"qbench": header.replace("\ud800", "")}
+        )
         return partial(read, reader, path, names=str(path))
 
     counts = fuzz(prepare, st.tuples(st.one_of(st.just([]), hostile.edits), changes), 60, 800)

@@ -99,9 +99,7 @@ def test_models_and_files_of_ones_own(fuzz: Fuzz, commands: Callable[[Path], str
     assert fuzz(prepare, hostile.edits, 15, 150, workplace / "store", workplace / "downloads")["refused"]
 
 
-def test_the_text_of_a_good_one_with_edits(
-    fuzz: Fuzz, commands: Callable[[Path], str], workplace: Path, hostile: Any
-):
+def test_the_text_of_a_good_one_with_edits(fuzz: Fuzz, commands: Callable[[Path], str], workplace: Path, hostile: Any):
     good = yaml.safe_dump(RICH, sort_keys=False).encode()
 
     def prepare(edits: Any) -> Callable[[], str]:
@@ -138,7 +136,10 @@ def test_what_is_run_writes_to_its_store_and_results_only(
     good = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,63}", fullmatch=True)
     one_is_bad = [{"name": hostile.texts, "label": good}, {"name": good, "label": hostile.texts}]
     names = st.one_of(
-        *(st.fixed_dictionaries({"title": hostile.texts, **each}) for each in [{"name": good, "label": good}, *one_is_bad])
+        *(
+            st.fixed_dictionaries({"title": hostile.texts, **each})
+            for each in [{"name": good, "label": good}, *one_is_bad]
+        )
     )
 
     def prepare(found: dict[str, str]) -> Callable[[], str]:

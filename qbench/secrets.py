@@ -1,0 +1,74 @@
+"""What nobody but its user may read: taken out of every sentence that is kept.
+
+The rule, applied to why a stage or a figure failed, to tracebacks in the store, and to what is printed of an error:
+
+- the value of an environment variable whose name says that it is a secret (``HF_TOKEN``, ``AWS_SECRET_ACCESS_KEY``,
+  ``DB_PASSWORD``) or another machine (``RAY_ADDRESS``, ``HF_ENDPOINT``, ``https_proxy``) becomes the variable's name;
+- of any address, the user and password become ``***``, and so do values in its query that are named like secrets;
+- what follows ``Bearer`` or ``Basic`` becomes ``***``.
+
+What a suite's author writes into settings is no secret: it decides figures, and records tell all of it.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+SECRET = re.compile(
+    r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|COOKIE|AUTH|SIGNATURE|(API|ACCESS|PRIVATE|ACCOUNT|ENCRYPTION|SIGNING)_?KEY",
+    re.IGNORECASE,
+)
+"""What the names of variables hold whose values are secrets."""
+PLACE = re.compile(r"_(PROXY|ENDPOINT|ADDRESS|HOST|URL|URI|DSN)(_|$)|^RAY_HEAD", re.IGNORECASE)
+"""What the names of variables hold whose values say where another machine is."""
+SHORTEST = 6
+"""Characters; what is shorter is no secret, and stands in many words."""
+USER = re.compile(r"(\b[a-z][a-z0-9+.-]+:/+)[^\s/?#'\"<>]*@", re.IGNORECASE)
+QUERY = re.compile(
+    r"([?&;][\w.-]*(?:token|secret|passw|credential|signature|sig|key|auth)[\w.-]*=)[^&;\s'\"<>]+", re.IGNORECASE
+)
+SCHEME = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{6,}", re.IGNORECASE)
+
+
+def is_secret(name: str) -> bool:
+    """Whether a variable of the environment holds a secret, by its name."""
+    return SECRET.search(name) is not None
+
+
+def without_secrets(text: str, environment: Mapping[str, str] | None = None) -> str:
+    """Return a text without secrets and addresses of other machines; see the top of this file.
+
+    Args:
+        text: to be kept or shown.
+        environment: variables by name; by default those of this process.
+    """
+    known = _known(os.environ if environment is None else environment)
+    for value in sorted(known, key=len, reverse=True):  # one may be a part of another
+        if value in text:
+            text = text.replace(value, known[value])
+    text = USER.sub(r"\1***@", text)
+    text = QUERY.sub(r"\1***", text)
+    return SCHEME.sub(r"\1 ***", text)
+
+
+def _known(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what takes the place of each value."""
+    found: dict[str, str] = {}
+    for name, value in environment.items():
+        secret, place = is_secret(name), PLACE.search(name) is not None
+        if not (secret or place):
+            continue
+        values = [value, repr(value)[1:-1], value.strip()]
+        if place:
+            values.append(_machine(value))
+        found.update({each: f"${name}" for each in values if len(each) >= SHORTEST and not each.startswith("/")})
+    return found
+
+
+def _machine(address: str) -> str:
+    """Return the part of an address that names a machine."""
+    try:
+        return urlsplit(address).netloc.rpartition("@")[2]
+    except ValueError:
+        return ""
