@@ -12,7 +12,18 @@ import pytest
 from qbench.errors import DataError
 from qbench.workloads.archive import extract
 
-OUTSIDE = ("../evil", "../../evil", "/tmp/qbench-evil", "a/../../evil", "..", ".", "", "./../evil", "a\\..\\..\\evil", "c:evil")
+OUTSIDE = (
+    "../evil",
+    "../../evil",
+    "/tmp/qbench-evil",
+    "a/../../evil",
+    "..",
+    ".",
+    "",
+    "./../evil",
+    "a\\..\\..\\evil",
+    "c:evil",
+)
 
 
 def zipped(path: Path, members: dict[str, bytes]) -> Path:

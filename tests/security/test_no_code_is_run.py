@@ -241,7 +241,9 @@ def test_a_model_that_asks_for_its_own_code_is_not_given_it(tmp_path: Path, pwne
     from qbench.workloads.loading import load_pipeline_folder
 
     blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "block_out_channels": (8,)}
-    UNet2DModel(**blocks, sample_size=8, layers_per_block=1, norm_num_groups=2, attention_head_dim=8).save_pretrained(tmp_path / "model")
+    UNet2DModel(**blocks, sample_size=8, layers_per_block=1, norm_num_groups=2, attention_head_dim=8).save_pretrained(
+        tmp_path / "model"
+    )
     config = tmp_path / "model" / "config.json"
     said = json.loads(config.read_text()) | {"auto_map": {"AutoModel": "own.Own"}, "_class_name": "Own"}
     config.write_text(json.dumps(said))

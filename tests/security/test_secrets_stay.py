@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 SECRETS = {
-    "HF_TOKEN": "hf_abcdefSECRETtoken",
-    "AWS_SECRET_ACCESS_KEY": "wJalrXUtnSECRETkey/+EXAMPLE",
-    "DB_PASSWORD": "pass'word \\SECRET",
-    "WANDB_API_KEY": "0123456789SECRETabcdef",
-    "HTTPS_PROXY": "http://someone:SECRETproxy@proxy.internal.example:3128",
+    "HF_TOKEN": "hf_abcdefS3CR3Ttoken",
+    "AWS_SECRET_ACCESS_KEY": "wJalrXUtnS3CR3Tkey/+EXAMPLE",
+    "DB_PASSWORD": "pass'word \\S3CR3T",
+    "WANDB_API_KEY": "0123456789S3CR3Tabcdef",
+    "HTTPS_PROXY": "http://someone:S3CR3Tproxy@proxy.internal.example:3128",
     "HF_ENDPOINT": "https://hub.internal.example",
     "RAY_ADDRESS": "ray://head.internal.example:10001",
     "S3_ENDPOINT_URL": "https://s3.internal.example:9000",
 }
-PIECES = ("SECRET", "internal.example", "signed-by-me")
+PIECES = ("S3CR3T", "internal.example", "signed-by-me")
 LEAKS = """\
 import os
 
@@ -33,8 +33,8 @@ WORDS = (
 
 def everything():
     told = " ".join(f"{os.environ[name]} {os.environ[name]!r}" for name in WORDS)
-    signed = "https://user:SECRETurl@example.org/a?X-Amz-Signature=signed-by-me&token=signed-by-me"
-    return f"{told} {signed} Authorization: Bearer SECRETbearer.SECRET git+ssh://SECRETname@example.org/b"
+    signed = "https://user:S3CR3Turl@example.org/a?X-Amz-Signature=signed-by-me&token=signed-by-me"
+    return f"{told} {signed} Authorization: Bearer S3CR3Tbearer.S3CR3T git+ssh://S3CR3Tname@example.org/b"
 
 
 class Leaks(Round):
@@ -91,9 +91,12 @@ def files_that_tell(folder: Path) -> list[str]:
 
 
 def test_a_run_whose_plugins_tell_everything(
-    install: Callable[..., None], micro_suite: Callable[..., Path], qbench: Callable[..., Any], workplace: Path,
+    install: Callable[..., None],
+    micro_suite: Callable[..., Path],
+    qbench: Callable[..., Any],
+    workplace: Path,
     secrets: None,
-):  # fmt: skip
+):
     install("leaky", ENTRY_POINTS, {"leaky.py": LEAKS})
     micro_suite(methods=["round", "leaks", "refuses"], metrics=["micro-distance", "mse-to-fp", "leaky-metric"])
     told = [
@@ -113,16 +116,13 @@ def test_a_run_whose_plugins_tell_everything(
     reasons = [json.loads(path.read_text())["reason"] for path in (workplace / "results").glob("*/records/*.json")]
     assert sum("$HF_TOKEN" in (reason or "") for reason in reasons) >= 4
     assert list((workplace / "store" / "failures").glob("*.txt"))
-    for each in files_that_tell(workplace)[:3]:
-        import re
-        print(each, re.findall(".{90}(?:SECRET|internal.example|signed-by-me).{60}", Path(each).read_text())[:3])
     assert files_that_tell(workplace) == []
     for answer in told:
         assert not any(piece in answer.out + answer.err for piece in PIECES)
 
 
 def test_the_search_finds_them(tmp_path: Path):
-    (tmp_path / "a.txt").write_text("x SECRET x")
+    (tmp_path / "a.txt").write_text("x S3CR3T x")
     (tmp_path / "on head.internal.example").mkdir()
     assert len(files_that_tell(tmp_path)) == 2
 
@@ -130,14 +130,15 @@ def test_the_search_finds_them(tmp_path: Path):
 def test_the_sentence_of_a_refusal(qbench: Callable[..., Any], workplace: Path, secrets: None):
     answer = qbench("plan", f"{SECRETS['HF_TOKEN']}.yaml")
     assert answer.err.startswith("qbench: $HF_TOKEN.yaml: no such file")
-    answer = qbench("score", "https://user:SECRET@example.org/images", "--metrics", "mse-to-fp")
-    assert "SECRET" not in answer.err
+    answer = qbench("score", "https://user:S3CR3T@example.org/images", "--metrics", "mse-to-fp")
+    assert "S3CR3T" not in answer.err
 
 
 @pytest.mark.slow
 def test_an_exported_folder(qbench: Callable[..., Any], workplace: Path, secrets: None):
     (workplace / "small.yaml").write_text(
-        "name: small\nworkloads: [tiny-ddim]\nmethods: [{name: linear, settings: {calibration: {steps: 2, per_step: 2}}}]\n"
+        "name: small\nworkloads: [tiny-ddim]\n"
+        "methods: [{name: linear, settings: {calibration: {steps: 2, per_step: 2}}}]\n"
         "bits: [W4A8]\nmetrics: [mse-to-fp]\nsamples: 2\nsteps: 2\n"
     )
     assert qbench("run", "small.yaml").code == 0
@@ -154,7 +155,7 @@ def test_workers_of_a_cluster_are_not_given_them(secrets: None, monkeypatch: pyt
     monkeypatch.setenv("HF_HOME", "/data/hub")
     given = runtime_env(1)["env_vars"]
     assert given["HF_HOME"] == "/data/hub"
-    assert not any("SECRET" in value for value in given.values())
+    assert not any("S3CR3T" in value for value in given.values())
 
 
 def test_where_a_run_was_started_is_in_no_record(finished_suite: Path, workplace: Path, qbench: Callable[..., Any]):
