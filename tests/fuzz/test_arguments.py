@@ -19,15 +19,21 @@ COMMANDS = (
 )  # fmt: skip
 OPTIONS = (
     "--only", "--set", "--device", "--store", "--results", "--batch-size", "--threads", "--cache-gb", "--json", "--to",
-    "--standin", "--executor", "--metrics", "--reference", "--full-precision", "--captions", "--older-than", "--published",
+    "--standin", "--executor", "--metrics", "--reference", "--full-precision", "--captions", "--older-than",
+    "--published",
     "--collect", "--suite", "--help", "--version", "--", "-x", "--tf32",
 )  # fmt: skip
 VALUES = (
-    "micro", "micro.yaml", "results", "store", "micro/micro.round.W4A8.s0", "round", "mse-to-fp", "micro-contrast", "cpu",
-    "cuda:7", "cuda:-1", "cuda:99999999999999999999", "mps", "meta", "auto", "inline", "ray", "1", "0", "-1", "1e400", "nan",
-    "method=round", "bits=W4A8", "seed=0", "samples=12", "samples=1e9", "title=[", "name=../x", "name='a\\0b'", "micro.yaml/x",
-    "methods=[{name: round, as: ../../x}]", "include=[micro.yaml]", "include=[/etc/passwd]", "workloads=[{pipeline: ..}]",
-    "micro-contrast.power=3", "title=0001-01-01T00:00:00+12:00", "=", "a=", "=a", "/dev/null", "/dev/zero", "/proc/self/mem",
+    "micro", "micro.yaml", "results", "store", "micro/micro.round.W4A8.s0", "round", "mse-to-fp",
+    "micro-contrast", "cpu",
+    "cuda:7", "cuda:-1", "cuda:99999999999999999999", "mps", "meta", "auto", "inline", "ray", "1", "0", "-1",
+    "1e400", "nan",
+    "method=round", "bits=W4A8", "seed=0", "samples=12", "samples=1e9", "title=[", "name=../x", "name='a\\0b'",
+    "micro.yaml/x",
+    "methods=[{name: round, as: ../../x}]", "include=[micro.yaml]", "include=[/etc/passwd]",
+    "workloads=[{pipeline: ..}]",
+    "micro-contrast.power=3", "title=0001-01-01T00:00:00+12:00", "=", "a=", "=a", "/dev/null", "/dev/zero",
+    "/proc/self/mem",
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,8 @@ def altered(records: list[Path], hostile: Any) -> Callable[[Any], None]:
         path = records[number % len(records)]
         content = hostile.edited(originals[path], edits)
         if vouches and isinstance(content, dict):
-            try:
+            with suppress(TypeError, ValueError, KeyError):
                 content["digest"] = digest(content["description"])
-            except (TypeError, ValueError, KeyError):
-                pass
         path.write_text(hostile.nested(json.dumps(content)))
 
     return write

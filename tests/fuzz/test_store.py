@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,8 @@ def test_commands_that_read_manifests(
         path = manifests[number % len(manifests)]
         content = hostile.edited(json.loads(originals[path]), edits)
         if vouches and isinstance(content, dict):
-            try:
+            with suppress(TypeError, ValueError, KeyError):
                 content["digest"] = digest(content["description"])
-            except (TypeError, ValueError, KeyError):
-                pass
         path.write_text(hostile.nested(json.dumps(content)))
         return partial(keeps_the_law, *words)
 

@@ -179,6 +179,11 @@ def as_inception(path: Path) -> None:
     _network(path)
 
 
+def as_reference(path: Path) -> None:
+    if open_reference(path).holds_statistics("pooled"):
+        read_all_statistics(path, ["pooled"])
+
+
 READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "packed weights": ("a.safetensors", lambda path: load_weights(model(), path)),
     "packed grids": ("a.safetensors", lambda path: load_input_grids(model(), path)),
@@ -191,7 +196,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "statistics npz": ("a.npz", lambda path: read_all_statistics(path, ["pooled", "spatial"])),
     "statistics safetensors": ("a.safetensors", lambda path: read_all_statistics(path, ["pooled"])),
     "statistics by name": ("a.safetensors", array_names),
-    "reference": ("a.npz", lambda path: open_reference(path).holds_statistics("pooled") and read_all_statistics(path, ["pooled"])),
+    "reference": ("a.npz", as_reference),
     "images npy": ("a.npy", image_array),
     "images npz": ("a.npz", open_images),
     "CIFAR-10": ("a", as_cifar10),
