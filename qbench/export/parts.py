@@ -17,7 +17,7 @@ from qbench.bits import FULL_PRECISION
 from qbench.diffusion.codecs import Codec, DiffusersFirstStage, Identity, PixelUnshuffle
 from qbench.diffusion.correction_file import load_correction
 from qbench.diffusion.unet_structure import unet_structure
-from qbench.errors import DataError, ExportError
+from qbench.errors import DataError, ExportError, QbenchError
 from qbench.export.schema import FIRST_STAGE, TEXT_ENCODER, TOKENIZER, UNET, CodecInfo, ExportInfo
 from qbench.quant.model import QuantModel
 from qbench.quant.packing import load_input_grids, load_weights
@@ -81,9 +81,14 @@ def load_parts(folder: Path, info: ExportInfo) -> Denoiser:
     Raises:
         DataError: a part does not fit the others or this version.
     """
-    unet = _with_zeros(read_part(folder / UNET, DENOISERS))
+    part = read_part(folder / UNET, DENOISERS)
+    unet = _with_zeros(part, (folder / UNET / WEIGHTS).stat().st_size)
     set_heads(unet, info.heads)
-    model = QuantModel(unet.requires_grad_(False), unet_structure(unet), FULL_PRECISION)
+    try:
+        structure = unet_structure(unet)
+    except QbenchError as error:
+        raise DataError(f"{part.folder / 'config.json'}: {error}") from error
+    model = QuantModel(unet.requires_grad_(False), structure, FULL_PRECISION)
     load_weights(model, folder / UNET / WEIGHTS)
     if (folder / UNET / INPUT_GRIDS).is_file():
         load_input_grids(model, folder / UNET / INPUT_GRIDS)
@@ -143,12 +148,20 @@ def _heads_beyond_config(unet: Any) -> dict[str, int]:
     }
 
 
-def _with_zeros(part: Part) -> nn.Module:
-    """Build a denoiser whose weights are still to come; drawing them would take longer than loading them."""
+def _with_zeros(part: Part, packed_bytes: int) -> nn.Module:
+    """Build a denoiser whose weights are still to come; drawing them would take longer than loading them.
+
+    What its file of weights could never fill is not given any memory: a byte holds eight values at most.
+    """
+    place = part.folder / "config.json"
     try:
-        unet: nn.Module = network_without_weights(part.class_name, part.config).to_empty(device="cpu").eval()
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{part.folder / 'config.json'} describes no {part.class_name} that can be built") from error
+        described: nn.Module = network_without_weights(part.class_name, part.config)
+        values = sum(each.numel() for each in (*described.parameters(), *described.buffers()))
+        unet = described.to_empty(device="cpu").eval() if values <= 8 * packed_bytes else None
+    except Exception as error:  # diffusers raises whatever its arithmetic does
+        raise DataError(f"{place} describes no {part.class_name} that can be built") from error
+    if unet is None:
+        raise DataError(f"{place} describes a {part.class_name} of {values:,} values, which its weights do not fill")
     with torch.no_grad():
         for tensor in (*unet.parameters(), *unet.buffers()):
             tensor.zero_()

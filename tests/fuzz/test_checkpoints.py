@@ -178,8 +178,11 @@ def exported_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loading(folder: Path, read: Law) -> Callable[[], str]:
+    from diffusers.utils.logging import set_verbosity_error
+
     from qbench.export.load import load_quantized
 
+    set_verbosity_error()  # it writes to the standard error of when it was imported, which may be closed by now
     return partial(read, load_quantized, folder, "cpu", names=str(folder))
 
 

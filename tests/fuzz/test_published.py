@@ -18,7 +18,7 @@ SHIPPED = sorted(published_folders(Path("/nowhere/results"))[0].glob("*.yaml"))
 
 def reading(folder: Path) -> str:
     figures, problems = read_published(["some"], [folder])
-    assert len(problems) == (0 if figures else 1)
+    assert len(problems) <= (0 if figures else 1)  # a table without a row has no figure, and is no problem
     assert all(each.startswith("suites/published/some.yaml") for each in problems)
     return "refused" if problems else "works"
 
