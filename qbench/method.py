@@ -83,6 +83,8 @@ class Method(Plugin):
         presets: named settings, each a part of the settings' plain form.
         weights_depend_on_activations: whether activation bits change the weights (they then enter their digest).
         corrects: whether the sampler takes back what ``correct`` found of the denoiser's error.
+        correction_settings: names of the settings that ``correct`` alone looks at; rows that differ in them only share
+            weights and activations.
         weight_bits: the weight bits it claims, 32 aside.
         activation_bits: the activation bits it claims, 32 aside.
         softmax_bits: the bits of the softmax output it claims; empty: it does not quantize it.
@@ -91,6 +93,7 @@ class Method(Plugin):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     weights_depend_on_activations: ClassVar[bool] = False
     corrects: ClassVar[bool] = False
+    correction_settings: ClassVar[tuple[str, ...]] = ()
     weight_bits: ClassVar[tuple[int, ...]] = LOW_BITS
     activation_bits: ClassVar[tuple[int, ...]] = LOW_BITS
     softmax_bits: ClassVar[tuple[int, ...]] = ()

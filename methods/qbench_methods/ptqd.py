@@ -75,6 +75,7 @@ class PTQD(BRECQ):
     paper = "He et al. 2023 (PTQD), arXiv 2305.10657"
     revision = 1  # goes up with BRECQ's too
     corrects = True
+    correction_settings = ("correction_calibration", "slope", "bias", "variance")
     presets: ClassVar = {
         "strict": {},
         "as-published": {"shortcuts": False, "attention": False},

@@ -50,9 +50,14 @@ class Assignment:
 
     def describe(self, target: Target) -> dict[str, Any]:
         """Return what decides the result for a target."""
+        method = self.method.describe()
+        if target != "correction" and self.method.correction_settings:
+            of_correction = self.method.correction_settings
+            kept = {name: value for name, value in method["settings"].items() if name not in of_correction}
+            method = {**method, "settings": kept}
         return {
             "workload": self.workload.describe(),
-            "method": self.method.describe(),
+            "method": method,
             "bits": str(self.bits_for(target)),
             "boundary_bits": self.boundary_bits,
             "seed": self.seed,

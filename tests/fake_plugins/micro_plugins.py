@@ -212,6 +212,7 @@ class Corrected(Round):
     settings_class = CorrectedSettings
     title = "rounding, corrected by the sampler"
     corrects = True
+    correction_settings = ("part", "forgotten")
     settings: CorrectedSettings
 
     def calibration(self, target: Target) -> CalibrationRequest | None:

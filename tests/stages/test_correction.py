@@ -66,6 +66,9 @@ def test_its_digest_is_of_all_that_it_rests_on_and_of_nothing_else(run: Callable
         kinds = [each["stage"] for each in record["stages"]]
         assert kinds.count("correction") == 1
         assert kinds.index("correction") < kinds.index("sample")
+    for bits in ("W4A32", "W4A4"):
+        of_bits = [record for record in found.values() if record["bits"] == bits]
+        assert len({digest(record, "weights") for record in of_bits}) == 1  # what it alone looks at costs nothing again
     again = run(whole, part, bits=["W4A32", "W4A4"])
     assert {name: digest(record, "correction") for name, record in again.items() if name in found} == {
         name: digest(record, "correction") for name, record in found.items()
