@@ -126,7 +126,7 @@ class TorchAOLayer(LibraryLayer):
             config = quantization.Int8DynamicActivationIntxWeightConfig(weight_dtype=dtype, weight_granularity=channel)
         else:
             config = quantization.IntxWeightOnlyConfig(weight_dtype=dtype, granularity=channel)
-        linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device=weight.device)
+        linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")  # draws no random numbers
         linear.weight = nn.Parameter(weight.clone(), requires_grad=False)
         quantization.quantize_(linear, config)
         return linear.weight.data
@@ -147,7 +147,7 @@ class QuantoLayer(LibraryLayer):
         quanto = _library("optimum.quanto", "quanto")
         if self.weight_bits not in QUANTO_BITS or self.input_bits != FULL_PRECISION_BITS or self.group_size:
             raise ValueError(f"weights of {self.weight_bits} bits with inputs of {self.input_bits} are not offered")
-        linear = nn.Linear(weight[0].numel(), weight.shape[0], bias=False, device=weight.device)
+        linear = nn.Linear(weight[0].numel(), weight.shape[0], bias=False, device="meta")
         linear.weight = nn.Parameter(weight.flatten(1).clone(), requires_grad=False)
         module = quanto.QLinear.from_module(linear, weights=getattr(quanto, f"qint{self.weight_bits}"))
         module.freeze()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qbench.bits import FULL_PRECISION_BITS, LOW_BITS, SOFTMAX_BITS, BitWidth
-from qbench.quant import Grid, QuantModel, coverage
+from qbench.quant import ChannelScaledGrid, Grid, QuantModel, coverage
 from qbench.testing.method_run import EVALUATION_ROWS, MethodSubject, Run, output
 from qbench.testing.plugin_clauses import SHARED
 from qbench.testing.report import Clause
@@ -65,7 +65,8 @@ def _process_faults(subject: MethodSubject) -> Iterator[str]:
 def _finite_faults(subject: MethodSubject) -> Iterator[str]:
     for run in subject.runs:
         for name, tensor in run.sampling.module.state_dict().items():
-            if not bool(tensor.isfinite().all()):
+            # What a library's tensor holds was looked at when it was stored.
+            if type(tensor) is Tensor and not bool(tensor.isfinite().all()):
                 yield f"at {run.bits} {name!r} holds NaN or infinity"
         if not bool(output(run.sampling).isfinite().all()):
             yield f"at {run.bits} the quantized network puts out NaN or infinity"
@@ -122,7 +123,10 @@ def _levels(grid: Grid, x: Tensor, steps: Tensor) -> int:
     by_row = rounded.flatten(1)
     by_channel = rounded.flatten(2).flatten(0, 1) if rounded.dim() > 2 else by_row
     by_token = rounded.flatten(0, -2)
-    counts = [max(len(torch.unique(part)) for part in parts) for parts in (by_row, by_channel, by_token)]
+    slices = [by_row, by_channel, by_token]
+    if isinstance(grid, ChannelScaledGrid):
+        slices.append(rounded.movedim(-grid.factor.dim(), 0).flatten(1))
+    counts = [max(len(torch.unique(part)) for part in parts) for parts in slices]
     return min(len(torch.unique(rounded)), *counts)
 
 

@@ -1,5 +1,6 @@
 """Every method that comes with qbench keeps the contract that it asks of others."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,28 @@ QUICK: dict[str, dict[str, Any]] = {
     "brecq": LEARNING,
     "mse": SEARCHING,
     "ptq4dm": SEARCHING,
+    "ptqd": {**LEARNING, "activations": {"candidates": 3}},
     "qdiffusion": LEARNING,
+    "svdquant": {"rank": 2, "iterations": 3},
+    "tfmq-dm": {**ROUNDING, "weights": {"candidates": 3}},
 }
 """Settings that take little time, for those methods that take much."""
-SLOW = ("brecq", "qdiffusion")
+SLOW = ("brecq", "ptqd", "qdiffusion")
+LIBRARIES = {"torchao": "torchao", "quanto": "optimum"}
+"""The packages that adapters need."""
 ALL = tuple(clause.name for clause in CLAUSES)
 OWN = sorted({entry.name for entry in METHODS.entries() if entry.package == "qbench"} - {"external"})
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in OWN])
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    found = [pytest.mark.slow] if name in SLOW else []
+    if name in LIBRARIES:
+        is_missing = find_spec(LIBRARIES[name]) is None
+        found.append(pytest.mark.skipif(is_missing, reason=f"needs the optional package behind {name}"))
+    return found
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in OWN])
 def test_built_in_methods_keep_the_contract(name: str, one_thread: None) -> None:
     assert check_method(name, settings=QUICK.get(name)).passed == ALL
 
