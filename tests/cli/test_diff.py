@@ -7,13 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
-
-from qbench.cli.main import app
 
 Qbench = Callable[..., Any]
 MicroSuite = Callable[..., Path]
-ROOT = Path(__file__).parents[2]
 FULL, W4A32, W4A8 = (f"micro.{name}.s0" for name in ("full-precision.W32A32", "round.W4A32", "round.W4A8"))
 
 
@@ -249,13 +245,3 @@ def test_a_defect_is_not_a_difference(qbench: Qbench, store: Path, monkeypatch: 
     answer = qbench("diff", "micro", "micro")
     assert (answer.code, answer.out) == (2, "")
     assert "ZeroDivisionError: broken" in answer.err
-
-
-def test_the_commands_in_the_docs_run_on_the_committed_results(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(ROOT)
-    lines = (ROOT / "docs" / "diff.md").read_text(encoding="utf-8").splitlines()
-    commands = [line.removeprefix("$ qbench ") for line in lines if line.startswith("$ qbench diff")]
-    assert commands
-    for command in commands:
-        result = CliRunner().invoke(app, command.split())
-        assert result.exit_code in (0, 1), result.output
