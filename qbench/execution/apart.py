@@ -80,10 +80,7 @@ class Apart:
         if self._line is not None:
             self._line.close()
         if self._at_work is not None:
-            with self._store.claim(self._at_work.digest) as mine:
-                if mine:
-                    with self._store.pending(self._at_work.digest):
-                        pass  # which removes it
+            self._store.sweep(self._at_work.digest)
         self._process = self._line = self._at_work = None
 
     def _start(self) -> Connection:

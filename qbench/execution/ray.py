@@ -194,6 +194,7 @@ class RayExecutor(Executor):
             return Failed(f"{type(error.cause).__name__}: {error.cause}")
         except RayError as error:
             self._nodes_seen = 0.0
+            self._store.sweep(task.stage.digest)
             late = self._out_of_time(task.stage)
             if late is not None:
                 return late

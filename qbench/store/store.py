@@ -158,6 +158,16 @@ class Store:
         finally:
             lock.release()
 
+    def sweep(self, digest: str) -> None:
+        """Remove what a process that has died left half-written of an artefact, unless another one computes it now.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        with self.claim(digest) as is_mine:
+            if is_mine:
+                shutil.rmtree(self.root / "pending" / digest, ignore_errors=True)
+
     @contextmanager
     def pending(self, digest: str) -> Iterator[Path]:
         """Give an empty folder to write a claimed artefact into; what is still there at the end is removed.

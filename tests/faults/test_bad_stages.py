@@ -76,6 +76,19 @@ def test_a_stage_beyond_its_limit_is_ended_and_the_others_finish(
 
 
 @pytest.mark.slow
+def test_a_worker_of_ray_is_ended_at_its_limit_too(
+    launch: Callable[..., Any], suite: Callable[..., Path], workplace: Path, tally: Any
+):
+    pytest.importorskip("ray", reason="the executor ray needs Ray")
+    folder = workplace / "here"
+    hanging = {name: reason for name, reason in LIMITED.items() if name.startswith("hangs")}
+    crew = ("--executor", "ray", "--processes", "2", "--threads", "1")
+    ended = launch(folder, "run", suite("raises", *hanging), *LIMIT, *crew).wait()
+    assert_only(ended, folder, hanging | {"raises": REASONS["raises"]}, tally)
+    assert list((folder / "store" / "pending").iterdir()) == []
+
+
+@pytest.mark.slow
 def test_with_a_limit_that_nothing_exceeds_all_is_as_without(
     qbench: Callable[..., Any], finished_suite: Path, uninterrupted: Path, workplace: Path
 ):

@@ -143,6 +143,18 @@ def test_a_killed_writer_leaves_nothing_half_valid(store: Store) -> None:
     ]
 
 
+def test_what_the_dead_left_is_swept_and_what_others_write_is_not(store: Store) -> None:
+    pending = store.root / "pending" / DIGEST
+    with other_process(store, WRITE) as process:
+        store.sweep(DIGEST)
+        assert list(pending.iterdir()) != []
+        process.kill()
+        process.wait()
+    store.sweep(DIGEST)
+    assert not pending.exists()
+    store.sweep(DIGEST)  # and where there is nothing, nothing happens
+
+
 def test_a_claim_keeps_other_processes_out_and_ends_with_its_process(store: Store) -> None:
     with other_process(store, HOLD) as process:
         with store.claim(DIGEST) as mine:
