@@ -27,7 +27,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "tfmq-dm": {**ROUNDING, "weights": {"candidates": 3}},
 }
 """Settings that take little time, for those methods that take much."""
-SLOW = ("brecq", "ptqd", "qdiffusion")
+SLOW = ("brecq", "ptqd")
 LIBRARIES = {"torchao": "torchao", "quanto": "optimum"}
 """The packages that adapters need."""
 ALL = tuple(clause.name for clause in CLAUSES)
