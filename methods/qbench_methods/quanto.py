@@ -45,7 +45,7 @@ class Quanto(Method):
 
     def quantize_weights(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> None:
         """Replace every layer by quanto's."""
-        from qbench_methods.library_layers import QuantoLayer
+        from qbench_methods.adapter_layers import QuantoLayer
 
         axes = (LINEAR, CONVOLUTION) if self.settings.convolutions else (LINEAR,)
         for layer in model.layers.values():

@@ -52,7 +52,7 @@ class TorchAO(Method):
 
     def quantize_weights(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> None:
         """Replace every linear layer by torchao's."""
-        from qbench_methods.library_layers import TorchAOLayer
+        from qbench_methods.adapter_layers import TorchAOLayer
 
         for layer in model.layers.values():
             if layer.bits.weights < FULL_PRECISION_BITS and self._takes(layer):

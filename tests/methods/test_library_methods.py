@@ -16,7 +16,7 @@ from qbench.method import Method
 from qbench.quant import QuantModel
 from qbench.quant.packing import load_weights, save_weights
 from qbench.stages.inspection import inspect
-from qbench_methods.library_layers import QuantoLayer, TorchAOLayer
+from qbench_methods.adapter_layers import QuantoLayer, TorchAOLayer
 from qbench_methods.quanto import Quanto
 from qbench_methods.torchao import TorchAO
 
