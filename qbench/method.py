@@ -3,7 +3,9 @@
 A method fills in grids: ``quantize_weights`` sets ``weight_grid`` on the layers of a model, ``quantize_activations``
 sets ``grid`` on its taps, which are the inputs of layers and the operands of attention. The harness has given every
 layer and tap its bits before (``layer.bits``, ``tap.bits``); a method may leave some out, and the coverage column shows
-it. Storing, loading, folding, sampling and scoring are not a method's business.
+it. In place of a weight's grid a method may give a layer a module of its own (``layer.replace``), and it may have the
+sampler take back what is left of the error (``correct``). Storing, loading, folding, sampling and scoring are not a
+method's business.
 """
 
 from __future__ import annotations
