@@ -82,12 +82,16 @@ class Micro(Workload):
         return {"micro": sha256(b"micro").hexdigest()}
 
     def load(self) -> LoadedWorkload:
+        return self.with_gain(self.settings.gain)
+
+    @staticmethod
+    def with_gain(gain: float) -> LoadedWorkload:
         from micro_network import Identity, MicroDenoiser
 
         from qbench.diffusion.structures import Structure
 
         return LoadedWorkload(
-            MicroDenoiser(self.settings.gain, pause), Structure(boundary_layers=("conv_in", "conv_out")), Identity()
+            MicroDenoiser(gain, pause), Structure(boundary_layers=("conv_in", "conv_out")), Identity()
         )
 
     def reference(self, extractor: str, extractor_weights: Mapping[str, str]) -> ReferenceSet:

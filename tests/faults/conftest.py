@@ -150,6 +150,12 @@ def faulty(install: Callable[..., None], fake_plugins: Path) -> None:
 
 
 @pytest.fixture
+def every_kind(micro_suite: Callable[..., Path], faulty: None) -> Path:
+    """A suite of the fake plugins that has stages of every kind."""
+    return micro_suite(workloads=["converted"], methods=["corrected"], latency=True)
+
+
+@pytest.fixture
 def launch(workplace: Path, faulty: None, request: pytest.FixtureRequest) -> Iterator[Callable[..., Launched]]:
     """Return a function that starts a command in a folder below the workplace, with a store of its own in it.
 

@@ -2,12 +2,17 @@
 
 import shutil
 from collections.abc import Callable
+from importlib import import_module
+from inspect import isabstract
 from pathlib import Path
+from pkgutil import iter_modules
 from random import Random
 from typing import Any
 
 import pytest
 
+from qbench import stages
+from qbench.stages.stage import Stage
 from qbench.store import Store, verify
 
 HERE = "a {damage} {file} of an artefact, of each kind of stage"
@@ -75,12 +80,16 @@ def damage_all(laboratory: Any, workplace: Path, tally: Any, each: list[tuple[st
                 assert_mended(laboratory, workplace / f"{kind}-{damage}-{file}-{number}", kind, damage, file, number)
 
 
-def test_one_damage_of_each_kind(
-    laboratory: Callable[..., Any], micro_suite: Callable[..., Path], workplace: Path, tally: Any
-) -> None:
-    """Which kinds there are is asked of the plan: a new one is among them by itself."""
-    made = laboratory(micro_suite(latency=True))
-    assert set(made.kinds) == {path.name for path in (made.alone / "store/artefacts").iterdir()}
+def stage_kinds() -> set[str]:
+    """Return every kind of stage that qbench has."""
+    modules = [import_module(f"{stages.__name__}.{each.name}") for each in iter_modules(stages.__path__)]
+    classes = {value for module in modules for value in vars(module).values() if isinstance(value, type)}
+    return {value.kind for value in classes if issubclass(value, Stage) and not isabstract(value)}
+
+
+def test_one_damage_of_each_kind(laboratory: Callable[..., Any], every_kind: Path, workplace: Path, tally: Any) -> None:
+    made = laboratory(every_kind)
+    assert set(made.kinds) == stage_kinds() == {path.name for path in (made.alone / "store/artefacts").iterdir()}
     ways = [(damage, file) for file in FILES for damage in DAMAGES]
     each = [(kind, *ways[index % len(ways)]) for index, kind in enumerate(made.kinds)]
     damage_all(made, workplace, tally, each, 1)
@@ -89,8 +98,8 @@ def test_one_damage_of_each_kind(
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [3])
 def test_every_damage_of_every_kind(
-    laboratory: Callable[..., Any], micro_suite: Callable[..., Path], workplace: Path, tally: Any, times: int
+    laboratory: Callable[..., Any], every_kind: Path, workplace: Path, tally: Any, times: int
 ) -> None:
-    made = laboratory(micro_suite(latency=True))
+    made = laboratory(every_kind)
     each = [(kind, damage, file) for kind in made.kinds for file in FILES for damage in DAMAGES]
     damage_all(made, workplace, tally, each, times)

@@ -17,8 +17,8 @@ SIZE = "64m"
 
 
 @pytest.fixture
-def small(laboratory: Callable[..., Any], micro_suite: Callable[..., Path]) -> Any:
-    return laboratory(micro_suite())
+def small(laboratory: Callable[..., Any], every_kind: Path) -> Any:
+    return laboratory(every_kind)
 
 
 def mounted(kind: str, *arguments: object) -> bool:
@@ -112,6 +112,10 @@ def test_a_small_disk_while_features_are_written(small: Any, workplace: Path, ta
 
 
 class TestUnwritable:
+    @pytest.fixture
+    def small(self, laboratory: Callable[..., Any], micro_suite: Callable[..., Path]) -> Any:
+        return laboratory(micro_suite(bits=["W4A32"], metrics=["mse-to-fp"]))
+
     @pytest.mark.parametrize("place", ["store", "results"])
     def test_it_is_told_before_any_work(self, place: str, small: Any, workplace: Path, tally: Any) -> None:
         """By the error that the system gives; whoever runs the tests may be allowed to write everywhere."""

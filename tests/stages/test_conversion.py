@@ -21,11 +21,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from micro_plugins import Micro
-from micro_network import Identity, MicroDenoiser
 
-from qbench.diffusion.structures import Structure
 from qbench.errors import DataError
-from qbench.workload import LoadedWorkload
 
 CHECKPOINT = Path(os.environ["FOREIGN_CHECKPOINT"])
 
@@ -49,9 +46,7 @@ class Foreign(Micro):
         (folder / "unet" / "gain.txt").write_text(text.partition("=")[2])
 
     def load_converted(self, folder):
-        gain = float((folder / "unet" / "gain.txt").read_text())
-        structure = Structure(boundary_layers=("conv_in", "conv_out"))
-        return LoadedWorkload(MicroDenoiser(gain, lambda place: None), structure, Identity())
+        return self.with_gain(float((folder / "unet" / "gain.txt").read_text()))
 '''
 
 

@@ -1,17 +1,30 @@
-"""Methods that misbehave in ways that those of ``micro_plugins`` do not."""
+"""Methods that misbehave in ways that those of ``micro_plugins`` do not, and a workload that is converted."""
 
 from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from micro_plugins import Round
+from micro_plugins import Micro, Round
 
 from qbench.method import BitWidth, CalibrationData
+from qbench.workload import LoadedWorkload
 
 if TYPE_CHECKING:
     from qbench.quant import QuantModel
+
+
+class Converted(Micro):
+    title = "four layers whose gain is converted first"
+    needs_conversion = True
+
+    def convert(self, folder: Path) -> None:
+        (folder / "gain.txt").write_text(str(self.settings.gain))
+
+    def load_converted(self, folder: Path) -> LoadedWorkload:
+        return self.with_gain(float((folder / "gain.txt").read_text()))
 
 
 class Hangs(Round):
