@@ -145,7 +145,7 @@ class Store:
         """
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self.root / "locks" / f"{digest}.lock")
+        lock = FileLock(self.root / "locks" / f"{digest}.lock", thread_local=False)  # whichever thread releases it
         try:
             lock.acquire(blocking=False)
         except Timeout:

@@ -377,6 +377,8 @@ class TestOptions:
             (("store", "gc", "--older-than", "-1"), "--older-than"),
             (("store", "gc", "--older-than", "soon"), "--older-than"),
             (("store", "gc", "--older-than", "nan"), "--older-than"),
+            (("diff", "a", "b", "--tolerance", "nan"), "--tolerance"),
+            (("run", "micro.yaml", "--cache-gb", "nan"), "--cache-gb"),
         ],
     )
     def test_of_a_wrong_form_are_wrong_usage(self, qbench: Qbench, words: tuple[str, ...], expected: str):
