@@ -26,12 +26,14 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, install: Install) ->
     def run(line: str) -> None:
         words = shlex.split(line)
         if words[:3] == ["pip", "install", "-e"]:  # as it would: the package stays where it is
-            project = tomllib.loads((tmp_path / words[3] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+            name, _, extra = words[3].rstrip("]").partition("[")
+            project = tomllib.loads((tmp_path / name / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+            assert extra in project["optional-dependencies"]
             groups = project["entry-points"].items()
             lines = [
                 text for group, offers in groups for text in (f"[{group}]", *(f"{k} = {v}" for k, v in offers.items()))
             ]
-            monkeypatch.syspath_prepend(tmp_path / words[3])
+            monkeypatch.syspath_prepend(tmp_path / name)
             install(project["name"], "\n".join(lines), {})
             return
         smaller = ["--set", "samples=8", "--set", "steps=2"] if words[1:3] == ["run", "smoke"] else []
