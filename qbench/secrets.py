@@ -16,19 +16,24 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 SECRET = re.compile(
-    r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|COOKIE|AUTH|SIGNATURE|(API|ACCESS|PRIVATE|ACCOUNT|ENCRYPTION|SIGNING)_?KEY",
+    r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|COOKIE|AUTH(?!OR(?!I))|SIGNATURE|(API|ACCESS|PRIVATE|ACCOUNT|ENCRYPTION|SIGNING)_?KEY",
     re.IGNORECASE,
 )
 """What the names of variables hold whose values are secrets."""
 PLACE = re.compile(r"_(PROXY|ENDPOINT|ADDRESS|HOST|URL|URI|DSN)(_|$)|^RAY_HEAD", re.IGNORECASE)
 """What the names of variables hold whose values say where another machine is."""
+FILE = re.compile(r"(SOCK|FILE|PATH|DIR|CREDENTIALS)$", re.IGNORECASE)
+"""How the names of variables end whose values may be paths, which are no secrets themselves."""
+HERE = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 SHORTEST = 6
 """Characters; what is shorter is no secret, and stands in many words."""
 USER = re.compile(r"(\b[a-z][a-z0-9+.-]+:/+)[^\s/?#'\"<>]*@", re.IGNORECASE)
 QUERY = re.compile(
     r"([?&;][\w.-]*(?:token|secret|passw|credential|signature|sig|key|auth)[\w.-]*=)[^&;\s'\"<>]+", re.IGNORECASE
 )
-SCHEME = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{6,}", re.IGNORECASE)
+HEADER = re.compile(r"(authorization\W{1,4}(?:Bearer|Basic)\s+)[^\s'\"]+", re.IGNORECASE)
+SCHEME = re.compile(r"\b((?i:Bearer|Basic)\s+)(?=[\w.~+/=-]*(?:[0-9=+]|[a-z][A-Z]))[\w.~+/=-]{6,}")
+"""Outside of a header only what does not look like a word of a sentence."""
 
 
 def is_secret(name: str) -> bool:
@@ -49,7 +54,8 @@ def without_secrets(text: str, environment: Mapping[str, str] | None = None) -> 
             text = text.replace(value, known[value])
     text = USER.sub(r"\1***@", text)
     text = QUERY.sub(r"\1***", text)
-    return SCHEME.sub(r"\1 ***", text)
+    text = HEADER.sub(r"\1***", text)
+    return SCHEME.sub(r"\1***", text)
 
 
 def _known(environment: Mapping[str, str]) -> dict[str, str]:
@@ -61,14 +67,19 @@ def _known(environment: Mapping[str, str]) -> dict[str, str]:
             continue
         values = [value, repr(value)[1:-1], value.strip()]
         if place:
-            values.append(_machine(value))
-        found.update({each: f"${name}" for each in values if len(each) >= SHORTEST and not each.startswith("/")})
+            values += _machines(value)
+        if value.startswith("/") and (place or FILE.search(name)):
+            continue
+        found.update({each: f"${name}" for each in values if len(each) >= SHORTEST})
     return found
 
 
-def _machine(address: str) -> str:
-    """Return the part of an address that names a machine."""
+def _machines(address: str) -> list[str]:
+    """Return the parts of an address that name a machine: with its port, and without it if that is no common word."""
     try:
-        return urlsplit(address).netloc.rpartition("@")[2]
+        parts = urlsplit(address if "//" in address else f"//{address}")
+        host = parts.hostname or ""
     except ValueError:
-        return ""
+        return []
+    alone = [host] if host not in HERE and re.search(r"[.:\d]", host) else []
+    return [parts.netloc.rpartition("@")[2], *alone]

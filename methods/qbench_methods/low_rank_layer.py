@@ -145,6 +145,10 @@ class LowRankLayer(Replacement):
         wrong = [name for name, dtype in TYPES.items() if found[name].dtype != dtype]
         if wrong or tensors.keys() != TYPES.keys():
             raise ValueError(f"it has other tensors than {', '.join(TYPES)}, or of other types")
+        if found["up"].dim() != LINEAR or not bool((found["factor"] > 0).all()):
+            raise ValueError("its branch is no matrix, or it has a factor that is not positive")
+        if not all(bool(found[name].isfinite().all()) for name in ("up", "down", "factor")):
+            raise ValueError("its branch or its factors are not finite")
         rank = found["up"].shape[1]
         channels = (shape[1], *(1,) * (len(shape) - LINEAR))
         expected = ((shape[0], rank), (rank, shape[1:].numel()), channels)

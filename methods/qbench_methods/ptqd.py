@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 ALL_STEPS = 1000
 """As many as a sampler takes at most: a request for more steps than there are gets all of them."""
+LEAST_SLOPE = -0.99
+"""The estimate is divided by 1 + slope: a denoiser that has collapsed would be multiplied by whatever rounding left."""
 
 
 class PTQDSettings(BRECQSettings):
@@ -118,7 +120,7 @@ class PTQD(BRECQ):
         settings, data = self.settings, needed(data)
         noise = quant.measure_noise(model, data)
         slope, none = noise.slope(), torch.zeros(len(noise.steps), dtype=torch.float64)
-        least = {"none": math.inf, "positive": 0.0, "both": -1.0}[settings.slope]
+        least = {"none": math.inf, "positive": 0.0, "both": LEAST_SLOPE}[settings.slope]
         helps = noise.squared_error(slope, settings.bias) < noise.squared_error(none, settings.bias)
         slope = torch.where((slope > least) & helps, slope, none)
         bias = noise.bias(slope) * settings.bias

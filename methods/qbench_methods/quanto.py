@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from qbench.bits import FULL_PRECISION_BITS
+from qbench.errors import StageError
 from qbench.method import BitWidth, CalibrationData, Method, Settings
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Quanto(Method):
     are 8-bit and calibrated on whole batches of a pipeline, which is no rule per layer that could be compared.
 
     The library quantizes linear layers and two-dimensional convolutions. ``linear-only`` leaves the latter out, as
-    torchao does. Bits that it does not have, such as 8-bit boundary layers beside 3-bit ones, it refuses.
+    torchao does. Bits that it does not have, such as 3-bit boundary layers beside 4-bit ones, it refuses.
 
     It needs the package optimum-quanto: ``pip install 'qbench[quanto]'``.
     """
@@ -45,12 +46,22 @@ class Quanto(Method):
 
     def quantize_weights(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> None:
         """Replace every layer by quanto's."""
+        axes = (LINEAR, CONVOLUTION) if self.settings.convolutions else (LINEAR,)
+        chosen = {
+            name: layer
+            for name, layer in model.layers.items()
+            if layer.bits.weights < FULL_PRECISION_BITS and layer.weight.dim() in axes
+        }
+        for name, layer in chosen.items():
+            if layer.bits.weights not in BITS:
+                raise StageError(
+                    f"the weight of {name!r} is to have {layer.bits.weights} bits, and quanto has "
+                    f"{', '.join(map(str, BITS))}: give `boundary_bits` one of these"
+                )
         from qbench_methods.adapter_layers import QuantoLayer
 
-        axes = (LINEAR, CONVOLUTION) if self.settings.convolutions else (LINEAR,)
-        for layer in model.layers.values():
-            if layer.bits.weights in BITS and layer.weight.dim() in axes:
-                layer.replace(QuantoLayer(layer, layer.weight, layer.bits.weights, FULL_PRECISION_BITS))
+        for layer in chosen.values():
+            layer.replace(QuantoLayer(layer, layer.weight, layer.bits.weights, FULL_PRECISION_BITS))
 
     def quantize_activations(self, model: QuantModel, data: CalibrationData | None, bits: BitWidth) -> None:
         """Do nothing: no bits of activations are claimed."""

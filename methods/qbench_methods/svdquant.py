@@ -100,5 +100,4 @@ class SVDQuant(Method):
         quant.set_input_grids(model, needed(data), self.settings.activations, factors=factors)
 
     def _has_branch(self, layer: QuantLayer) -> bool:
-        is_grouped = layer.geometry is not None and layer.geometry.groups > 1
-        return not is_grouped and min(layer.weight.flatten(1).shape) >= 2 * self.settings.rank
+        return layer.groups == 1 and min(layer.weight.flatten(1).shape) >= 2 * self.settings.rank

@@ -40,13 +40,7 @@ def diff(
     ] = None,
     tolerance: Annotated[
         float,
-        typer.Option(
-            min=0,
-            max=1,
-            callback=options.number,
-            metavar="SHARE",
-            help="Figures that agree to this share of them are the same.",
-        ),
+        typer.Option(min=0, max=1, metavar="SHARE", help="Figures that agree to this share of them are the same."),
     ] = 1e-6,
     as_json: JsonOption = False,
 ) -> None:

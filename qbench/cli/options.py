@@ -1,6 +1,5 @@
 """Options that several commands share, and how their values are read."""
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -114,17 +113,6 @@ def open_store(path: Path | None, read_only: bool = False) -> "Store":
     from qbench.store import Store, default_store_path
 
     return Store(path or default_store_path(), read_only)
-
-
-def number(value: float | None) -> float | None:
-    """Return the value of an option that has bounds, which not every release of typer compares NaN with.
-
-    Raises:
-        typer.BadParameter: it is not a number.
-    """
-    if value is not None and math.isnan(value):
-        raise typer.BadParameter("nan is not a number")
-    return value
 
 
 def seconds(option: str, text: str) -> float:

@@ -48,12 +48,7 @@ def run(
         int | None, typer.Option(min=1, help="Threads of each process; the cores shared out by default.")
     ] = None,
     cache_gb: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            callback=options.number,
-            help="Memory for what calibration keeps at hand; what is more goes to files.",
-        ),
+        float, typer.Option(min=0, help="Memory for what calibration keeps at hand; what is more goes to files.")
     ] = 4.0,
     stage_limit: StageLimitOption = None,
     batch_size: BatchSizeOption = None,

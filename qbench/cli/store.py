@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from qbench.cli.options import JsonOption, StoreOption, number, open_store
+from qbench.cli.options import JsonOption, StoreOption, open_store
 
 app = typer.Typer(help="Look after the store of cached work.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -33,8 +33,7 @@ def list_artefacts(store: StoreOption = None, as_json: JsonOption = False) -> No
 def collect(
     store: StoreOption = None,
     older_than: Annotated[
-        float | None,
-        typer.Option(min=0, callback=number, metavar="DAYS", help="Also remove artefacts of at least this age."),
+        float | None, typer.Option(min=0, metavar="DAYS", help="Also remove artefacts of at least this age.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -48,9 +49,12 @@ class Apart:
         Raises:
             StoreError: the store gave out; what was finished is kept.
         """
+        if self._process is not None and not self._process.is_alive():
+            self.end()
         line = self._line if self._line is not None else self._start()
         self._at_work = stage
-        line.send(stage)
+        with suppress(OSError):  # if it died just now, there is nothing to hear
+            line.send(stage)
         while (heard := self._hear(line)) is not None:
             word, value = heard
             if word == "started":
@@ -85,15 +89,18 @@ class Apart:
 
     def _start(self) -> Connection:
         context = get_context("spawn")  # see companions.py
-        self._line, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_work, args=(theirs, self._store.root, self._runtime), name="qbench-apart"
-        )
-        resource_tracker.ensure_running()
-        with ctrl_c_held_back():
-            self._process.start()
-        theirs.close()
-        return self._line
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(theirs, self._store.root, self._runtime), name="qbench-apart")
+        try:
+            resource_tracker.ensure_running()
+            with ctrl_c_held_back():
+                process.start()
+                self._process, self._line = process, ours
+        finally:
+            theirs.close()
+            if self._line is not ours:
+                ours.close()
+        return ours
 
     def _hear(self, line: Connection) -> tuple[str, Any] | None:
         """Return the next word from the process; None if it has died."""
@@ -102,7 +109,9 @@ class Apart:
                 if not self._process.is_alive() and not line.poll(0):
                     return None
             heard: tuple[str, Any] = line.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # with half a message, too
+            self._process.join(POLL_SECONDS)
+            self._process.kill()
             self._process.join()
             return None
         return heard

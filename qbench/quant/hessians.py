@@ -49,8 +49,7 @@ class InputHessian:
             )
         self._layer = layer
         columns = layer.weight[0].numel()
-        groups = 1 if layer.geometry is None else layer.geometry.groups
-        self.value = torch.zeros(groups, columns, columns, device=layer.weight.device)
+        self.value = torch.zeros(layer.groups, columns, columns, device=layer.weight.device)
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> None:

@@ -124,6 +124,7 @@ class QuantLayer(nn.Module):
         super().__init__()
         self.operation = _operation(original)
         self.geometry = _geometry(original)
+        self.groups: int = getattr(original, "groups", 1)
         self.weight: Tensor = original.weight  # type: ignore[assignment]
         self.bias: Tensor | None = original.bias  # type: ignore[assignment]
         self.train(original.training)

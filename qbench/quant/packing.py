@@ -193,8 +193,7 @@ def load_input_grids(model: QuantModel, path: Path) -> None:
 
 
 def _fits(grid: ChannelScaledGrid, layer: QuantLayer) -> bool:
-    groups = 1 if layer.geometry is None else layer.geometry.groups
-    return grid.fits(groups * layer.weight.shape[1], layer.weight.dim())
+    return grid.fits(layer.groups * layer.weight.shape[1], layer.weight.dim())
 
 
 def _state(model: QuantModel) -> dict[str, Tensor]:

@@ -100,5 +100,5 @@ def load_replacement(config: Mapping[str, Any], tensors: Mapping[str, Tensor], l
         return found.from_tensors(config, tensors, layer).to(layer.weight.device)
     except PluginError as error:
         raise DataError(f"it needs a layer that cannot be loaded: {error}") from error
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (ValueError, LookupError, TypeError, RuntimeError) as error:
         raise DataError(f"it does not fit this denoiser: {error}") from error

@@ -98,7 +98,7 @@ def input_factors(
     Raises:
         StageError: an input is not finite.
     """
-    names = [name for name, layer in model.layers.items() if not _is_grouped(layer) and chosen(name, layer)]
+    names = [name for name, layer in model.layers.items() if layer.groups == 1 and chosen(name, layer)]
     if not names:
         data.report(1.0)
         return {}
@@ -112,7 +112,3 @@ def input_factors(
 def is_convolution(layer: QuantLayer) -> bool:
     """Whether a layer's weight has a window."""
     return layer.weight.dim() > _LINEAR
-
-
-def _is_grouped(layer: QuantLayer) -> bool:
-    return layer.geometry is not None and layer.geometry.groups > 1

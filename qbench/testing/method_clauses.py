@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from qbench.bits import FULL_PRECISION_BITS, LOW_BITS, SOFTMAX_BITS, BitWidth
-from qbench.quant import ChannelScaledGrid, Grid, QuantModel, coverage
+from qbench.quant import ChannelScaledGrid, DynamicGrid, Grid, QuantModel, SplitGrid, StepGrid, coverage
 from qbench.testing.method_run import EVALUATION_ROWS, MethodSubject, Run, output
 from qbench.testing.plugin_clauses import SHARED
 from qbench.testing.report import Clause
@@ -118,16 +118,19 @@ def _level_faults(run: Run) -> Iterator[str]:
 
 
 def _levels(grid: Grid, x: Tensor, steps: Tensor) -> int:
-    """Return how many values a grid gives, counted in whichever slices hold fewest: those that share a scale."""
-    rounded = grid(x, steps)
-    by_row = rounded.flatten(1)
-    by_channel = rounded.flatten(2).flatten(0, 1) if rounded.dim() > 2 else by_row
-    by_token = rounded.flatten(0, -2)
-    slices = [by_row, by_channel, by_token]
+    """Return how many values a grid gives at most to what shares a scale."""
     if isinstance(grid, ChannelScaledGrid):
-        slices.append(rounded.movedim(-grid.factor.dim(), 0).flatten(1))
-    counts = [max(len(torch.unique(part)) for part in parts) for parts in slices]
-    return min(len(torch.unique(rounded)), *counts)
+        return _levels(grid.inner, x / grid.factor, steps)
+    if isinstance(grid, SplitGrid):
+        halves = ((grid.first, x[:, : grid.index]), (grid.second, x[:, grid.index :]))
+        return max(_levels(each, half, steps) for each, half in halves)
+    rounded = grid(x, steps)
+    parts: Sequence[Tensor] = (rounded,)
+    if isinstance(grid, StepGrid):
+        parts = [rounded[steps == step] for step in set(steps.tolist())]
+    elif isinstance(grid, DynamicGrid):
+        parts = rounded.flatten(-grid.axes).flatten(0, -2).unbind()
+    return max(len(set(part.flatten().tolist())) for part in parts)
 
 
 def _storage_faults(subject: MethodSubject) -> Iterator[str]:

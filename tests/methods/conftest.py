@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from qbench.bits import BitWidth
 from qbench.diffusion.unet_structure import unet_structure
@@ -29,9 +29,14 @@ QUICK: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def small_model() -> Callable[..., QuantModel]:
-    """Return a function that makes a UNet with attention and two split shortcuts, always with the same weights."""
+    """Return a function that makes a UNet with attention and two split shortcuts, always with the same weights.
 
-    def make(bits: str = "W4A8", boundary_bits: int | None = None) -> QuantModel:
+    ``change`` is called with the UNet before it is wrapped.
+    """
+
+    def make(
+        bits: str = "W4A8", boundary_bits: int | None = None, change: Callable[[nn.Module], object] = id
+    ) -> QuantModel:
         torch.manual_seed(0)
         unet = UNet2DModel(
             sample_size=4,
@@ -44,6 +49,7 @@ def small_model() -> Callable[..., QuantModel]:
             down_block_types=("AttnDownBlock2D",),
             up_block_types=("AttnUpBlock2D",),
         )
+        change(unet)
         unet.eval().requires_grad_(False)
         return QuantModel(unet, unet_structure(unet), BitWidth.parse(bits), boundary_bits)
 

@@ -205,6 +205,13 @@ def test_bits_that_a_library_does_not_have_are_refused(
     assert create(method).refusal(BitWidth.parse(bits)) == told
 
 
+def test_boundary_bits_that_quanto_does_not_have_are_refused(create: Create, small_model: SmallModel) -> None:
+    """Where its layer is not asked for, nothing is said."""
+    model = small_model(bits="W4A32", boundary_bits=3)
+    with pytest.raises(StageError, match="'conv_in' is to have 3 bits, and quanto has 2, 4, 8: give `boundary_bits`"):
+        create(Quanto).quantize_weights(model, None, model.bits)
+
+
 @pytest.mark.parametrize(("method", "extra"), [(TorchAO, "torchao"), (Quanto, "quanto")])
 @pytest.mark.parametrize("error", [ImportError("No module named it"), OSError("libit.so: no such file")])
 def test_a_library_that_is_not_there_is_told_with_what_to_install(

@@ -144,6 +144,18 @@ def test_no_step_is_made_worse(
         assert bool(correction.bias.any()) == bias
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("left", [0.0, 1e-9])
+def test_a_denoiser_that_has_collapsed_is_not_multiplied_up(
+    small_model: Run, small_data: Run, create: Run, left: float, seed: int
+) -> None:
+    """Its slope is -1, up to rounding, and dividing by what rounding left would be a matter of chance."""
+    bias = torch.randn(4, 2, generator=torch.Generator().manual_seed(seed))
+    model = Worsened(small_model("W4A32"), (torch.full((4,), left - 1), bias, torch.zeros(4)))
+    correction = create(PTQD, slope="both").correct(model, small_data(200, calls=4), BitWidth(4, 32))
+    assert float(correction.slope.abs().max()) == 0
+
+
 def test_each_part_can_be_left_out(worsened: Any, small_data: Run, create: Run) -> None:
     data = small_data(200, calls=4)
     whole, still, none = (

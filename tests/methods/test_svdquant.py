@@ -10,7 +10,15 @@ from torch import Tensor, nn
 
 from qbench.bits import BitWidth
 from qbench.method import Method
-from qbench.quant import CalibrationData, LayerBits, QuantLayer, QuantModel, WeightRanges, min_max_per_channel
+from qbench.quant import (
+    AffineGrid,
+    CalibrationData,
+    LayerBits,
+    QuantLayer,
+    QuantModel,
+    WeightRanges,
+    min_max_per_channel,
+)
 from qbench.quant.packing import load_weights, save_weights
 from qbench.stages.inspection import inspect
 from qbench_methods.low_rank_layer import LowRankLayer, split
@@ -131,6 +139,26 @@ def test_layers_that_a_branch_would_hold_whole_get_none(quantized: Quantized) ->
     assert model.left_out() == []
 
 
+@pytest.mark.parametrize("method", [SmoothQuant, SVDQuant])
+@pytest.mark.parametrize("bits", ["W4A32", "W8A8"])
+@pytest.mark.parametrize("groups", [2, 6])
+def test_convolutions_in_groups_are_rounded_as_they_are(
+    small_model: SmallModel, small_data: SmallData, create: Create, method: type[Method], bits: str, groups: int
+) -> None:
+    """With padding in words too, of which a layer keeps no geometry."""
+    name = "down_blocks.0.resnets.0.conv2"
+    grouped = nn.Conv2d(6, 6, 3, padding="same", groups=groups)
+    model = small_model(bits=bits, change=lambda unet: unet.set_submodule(name, grouped))
+    made = create(method, **({"rank": 1} if method is SVDQuant else {}))
+    made.quantize_weights(model, small_data(), model.bits)
+    if model.bits.quantizes_activations:
+        made.quantize_activations(model, small_data(), model.bits)
+    layer = model.layers[name]
+    assert layer.replacement is None
+    assert isinstance(layer.weight_grid, AffineGrid)
+    assert bool(estimate(model).isfinite().all())
+
+
 @pytest.mark.parametrize("bits", ["W3A32", "W3A8", "W4A4"])
 def test_the_branch_takes_up_a_strong_direction_of_the_weights(quantized: Quantized, bits: str) -> None:
     plain, branched = (quantized(method, bits, hard=True)[0] for method in (SmoothQuant, SVDQuant))
@@ -182,6 +210,10 @@ def test_it_comes_back_from_a_file_to_the_bit(
         ({"extra": torch.zeros(1)}, "it has other tensors"),
         ({"packed": torch.zeros(1, dtype=torch.uint8)}, "it holds no integers of 4 bits"),
         ({"scale": torch.zeros(10, 1)}, "it has a grid with a scale that is not positive"),
+        ({"up": torch.zeros(10, dtype=torch.float16)}, "its branch is no matrix"),
+        ({"factor": torch.zeros(12)}, "it has a factor that is not positive"),
+        ({"factor": torch.full((12,), float("inf"))}, "its branch or its factors are not finite"),
+        ({"up": torch.full((10, 2), float("nan"), dtype=torch.float16)}, "its branch or its factors are not finite"),
     ],
 )
 def test_what_is_another_layers_is_refused(change: dict[str, Tensor], told: str) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qbench.errors import StageError
-from qbench.quant import channel_maxima, input_factors, smoothing_factors
+from qbench.quant import LayerBits, QuantLayer, channel_maxima, input_factors, smoothing_factors
 from qbench.quant.smoothing import ChannelMaxima
 
 Make = Callable[..., Any]
@@ -123,10 +123,21 @@ def test_only_chosen_layers_have_factors(small_model: Make, small_data: Make) ->
 def test_layers_that_are_not_called_and_convolutions_in_groups_have_none(small_model: Make, small_data: Make) -> None:
     model = small_model()
     model.module.mid_block.attentions[0].to_v = nn.Identity()
-    grouped = model.layers["conv_out"]
-    grouped.geometry = grouped.geometry._replace(groups=2)
+    model.layers["conv_out"].groups = 2
     found = input_factors(model, small_data(), 0.5)
     assert model.layers.keys() - found.keys() == {"mid_block.attentions.0.to_v", "conv_out"}
+
+
+@pytest.mark.parametrize(
+    "original",
+    [
+        nn.Conv2d(4, 4, 3, padding=1, groups=2),
+        nn.Conv2d(4, 4, 3, padding="same", groups=4),
+        nn.Conv1d(4, 4, 3, padding=1, groups=2),
+    ],
+)
+def test_a_layer_knows_its_groups_whatever_its_padding(original: nn.Module) -> None:
+    assert QuantLayer(original, LayerBits(4, 8)).groups == original.groups
 
 
 def test_an_input_that_is_not_finite_is_told(small_model: Make, small_data: Make) -> None:

@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -37,17 +38,26 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, place: range, shape: tuple
         file.write(place, np.zeros(shape, np.float32))
 
 
-@pytest.fixture
+@contextmanager
 def no_room() -> Iterator[None]:
-    """Let the system refuse files of more than 1,000 bytes, with an error in place of a signal."""
+    """Let the system refuse files of more than 1,000 bytes, with an error in place of a signal.
+
+    Not as a fixture: what pytest prints of a test may go to a file as well.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
 
 
-def test_where_there_is_no_room_an_error_says_so(tmp_path: Path, no_room: None) -> None:
-    with pytest.raises(OSError, match=os.strerror(27)), ArrayFile(tmp_path / "rows.npy", np.uint8, (5000,)) as file:
+def test_where_there_is_no_room_an_error_says_so(tmp_path: Path) -> None:
+    with (
+        no_room(),
+        pytest.raises(OSError, match=os.strerror(27)),
+        ArrayFile(tmp_path / "rows.npy", np.uint8, (5000,)) as file,
+    ):
         file.write(range(5000), np.zeros(5000, np.uint8))
