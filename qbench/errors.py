@@ -16,6 +16,14 @@ in this tree is a defect of qbench or of a plugin: inside a stage it fails the c
 everywhere else it surfaces as a traceback.
 """
 
+import errno
+
+REFUSED = {
+    errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.EROFS, errno.EIO, errno.ESTALE,
+}  # fmt: skip
+"""Errors of the system that are about a place, and not about what a program does there."""
+LONGEST_NAME = 200
+
 
 class QbenchError(Exception):
     """Base of all errors whose message is meant for the user."""
@@ -55,6 +63,16 @@ class ResultsError(QbenchError):
 
 class ExportError(QbenchError):
     """A cell cannot be exported as it is, or not to where it should go."""
+
+
+def place_error(error: OSError) -> QbenchError | None:
+    """Return the sentence for a file or folder that the system refuses for what it is, None for any other error.
+
+    Every command may be given a name that is too long, or leads where nobody may look.
+    """
+    if error.filename is None or error.errno not in REFUSED:
+        return None
+    return QbenchError(f"{str(error.filename)[:LONGEST_NAME]}: cannot be looked at ({error.strerror})")
 
 
 def did_you_mean(wrong: str, known: "list[str]") -> str:

@@ -10,7 +10,8 @@ import typer
 
 from qbench.cli import options
 from qbench.cli.options import JsonOption, ResultsOption
-from qbench.errors import QbenchError, ResultsError
+from qbench.errors import QbenchError, ResultsError, place_error
+from qbench.secrets import without_secrets
 
 if TYPE_CHECKING:
     from qbench.results.differences.compare import AnyDifference
@@ -52,13 +53,14 @@ def diff(
 
     try:
         found = _compare(first, second, results, store or [], tolerance)
-    except QbenchError as error:
+    except Exception as error:  # a defect, too, must not be read as "they differ"
+        told = place_error(error) if isinstance(error, OSError) else error
+        if not isinstance(told, QbenchError):
+            traceback.print_exc()
+            raise typer.Exit(ERROR) from None
         if as_json:
-            typer.echo(json.dumps({"error": str(error)}, indent=1))
-        print(f"qbench: {error}", file=sys.stderr)
-        raise typer.Exit(ERROR) from None
-    except Exception:  # a defect must not be read as "they differ"
-        traceback.print_exc()
+            typer.echo(json.dumps({"error": without_secrets(str(told))}, indent=1))
+        print(f"qbench: {without_secrets(str(told))}", file=sys.stderr)
         raise typer.Exit(ERROR) from None
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=1, allow_nan=False))

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from qbench.cli import catalogues, check, diff, doctor, export, fetch, leaderboard, plan, run, score, store, suites
-from qbench.errors import QbenchError
+from qbench.errors import QbenchError, place_error
 from qbench.secrets import without_secrets
 
 OBJECTS_UNTIL_COLLECTED = 20_000
@@ -54,6 +54,9 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal that lacks a sign shows another, and the run ends well
     try:
         app()
-    except QbenchError as error:
-        print(f"qbench: {without_secrets(str(error))}", file=sys.stderr)
+    except (QbenchError, OSError) as error:
+        told = place_error(error) if isinstance(error, OSError) else error
+        if told is None:
+            raise
+        print(f"qbench: {without_secrets(str(told))}", file=sys.stderr)
         sys.exit(1)

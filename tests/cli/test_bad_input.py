@@ -329,6 +329,42 @@ class TestPlaces:
         assert refused("leaderboard", path).startswith(f"{path}: ")
 
 
+LONG = "x" * 5000
+"""No file system has such a name."""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("plan", "micro.yaml", "--store", LONG),
+        ("plan", LONG),
+        ("run", "micro.yaml", "--store", LONG),
+        ("run", "micro.yaml", "--results", LONG),
+        ("check", "micro.yaml", "--results", LONG),
+        ("leaderboard", LONG),
+        ("leaderboard", "results", "--collect", "--store", LONG),
+        ("diff", LONG, "results"),
+        ("diff", "results", "results", "--store", LONG),
+        ("score", LONG, "--metrics", "micro-contrast"),
+        ("score", "results", "--metrics", "micro-contrast", "--reference", LONG),
+        ("export", LONG, "--to", "out"),
+        ("export", "a/b", "--to", LONG),
+        ("methods", "new", "my-method", "--to", LONG),
+        ("store", "ls", "--store", LONG),
+    ],
+    ids=lambda words: " ".join(words).replace(LONG, "LONG"),
+)
+def test_a_name_that_is_too_long_for_any_place_is_one_sentence(
+    qbench: Qbench, micro_suite: MicroSuite, workplace: Path, words: tuple[str, ...]
+):
+    micro_suite()
+    answer = qbench(*words)
+    assert answer.code == (2 if words[0] == "diff" else 1), answer.err
+    assert answer.err.startswith("qbench: ")
+    assert answer.err.count("\n") == 1
+    assert "Traceback" not in answer.err
+
+
 class TestDevice:
     @pytest.mark.parametrize("name", ["nonsense", "cuda:0,cuda:1", "cuda:99", "cpu:7", "meta", "", "cuda:-1"])
     def test_that_is_not_there(self, refused: Callable[..., str], micro_suite: MicroSuite, name: str):
