@@ -66,9 +66,9 @@ def two_nodes(plugin_folder: Path) -> Iterator[TwoNodes]:
         context.setenv("PYTHONPATH", os.pathsep.join([str(plugin_folder), *([inherited] if inherited else [])]))
         context.setenv("OMP_NUM_THREADS", "1")
         cluster = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
-        nodes = TwoNodes(ray, cluster, None)
-        nodes.replace_second()
         ray.init(cluster.address, log_to_driver=False, logging_level=logging.CRITICAL)
+        nodes = TwoNodes(ray, cluster, None)
+        nodes.replace_second()  # after this process is connected, which some releases of Ray do to any node here
     yield nodes
     ray.shutdown()
     cluster.shutdown()
