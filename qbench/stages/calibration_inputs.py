@@ -103,7 +103,8 @@ def from_images(wanted: Wanted, work: Work) -> Tensor:
     device, codec = wanted.denoiser.device, wanted.denoiser.codec
     images = wanted.trajectory.images
     order = np.argsort(
-        uniform(seed=wanted.trajectory.seed, choice=Choice.CALIBRATION_IMAGE, indices=range(images.count)), stable=True
+        uniform(seed=wanted.trajectory.seed, choice=Choice.CALIBRATION_IMAGE, indices=range(images.count)),
+        kind="stable",
     )
     x = wanted.empty()
 

@@ -41,19 +41,25 @@ def fresh_state(model: nn.Module, settings: TrainingSettings) -> TrainingState:
     Raises:
         ValueError: The model keeps buffers, which neither the average nor a checkpoint would hold.
     """
-    if model.state_dict().keys() - dict(model.named_parameters()).keys():
+    if not all(isinstance(each, nn.Parameter) for each in stored_parameters(model).values()):
         raise ValueError(f"{type(model).__name__} keeps buffers; only parameters are averaged and saved.")
-    average = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    average = {name: parameter.detach().clone() for name, parameter in stored_parameters(model).items()}
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
     return TrainingState(model, average, optimizer)
 
 
+def stored_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """Return what a model keeps, under the names that it has in files, whatever a library's release calls it."""
+    found: dict[str, Tensor] = model.state_dict(keep_vars=True)
+    return found
+
+
 def save_checkpoint(state: TrainingState, settings: TrainingSettings, folder: Path) -> Path:
     """Writes the state; the former checkpoint stays valid until the new one is complete."""
     tensors: dict[str, Tensor] = {}
-    for name, parameter in state.model.named_parameters():
+    for name, parameter in stored_parameters(state.model).items():
         tensors[f"model.{name}"] = parameter
         tensors[f"average.{name}"] = state.average[name]
         for moment in _MOMENTS:
@@ -81,7 +87,7 @@ def restore_checkpoint(state: TrainingState, settings: TrainingSettings, folder:
     _refuse_other_settings(json.loads(file.metadata.get("settings", "{}")), settings, path)
     progress = json.loads(file.metadata["progress"])
     with torch.no_grad():
-        for name, parameter in state.model.named_parameters():
+        for name, parameter in stored_parameters(state.model).items():
             parameter.copy_(file.tensors[f"model.{name}"])
             state.average[name].copy_(file.tensors[f"average.{name}"])
             state.optimizer.state[parameter] = {

@@ -14,7 +14,13 @@ from types import FrameType
 import torch
 from torch import Tensor, nn
 
-from qbench.zoo.checkpoint import TrainingState, fresh_state, restore_checkpoint, save_checkpoint
+from qbench.zoo.checkpoint import (
+    TrainingState,
+    fresh_state,
+    restore_checkpoint,
+    save_checkpoint,
+    stored_parameters,
+)
 from qbench.zoo.settings import TrainingSettings
 from qbench.zoo.tensor_file import write_tensors
 
@@ -119,7 +125,7 @@ def _advance(state: TrainingState, batch_loss: BatchLoss, settings: TrainingSett
 
 @torch.no_grad()
 def _average(state: TrainingState, decay: float) -> None:
-    for name, parameter in state.model.named_parameters():
+    for name, parameter in stored_parameters(state.model).items():
         state.average[name].lerp_(parameter, 1.0 - decay)
 
 

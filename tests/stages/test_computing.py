@@ -99,19 +99,24 @@ def test_what_only_cuda_has_is_refused_elsewhere(images: Images, option: str, ke
 
 
 def test_convolutions_are_not_rounded_to_tf32_behind_the_users_back(images: Images) -> None:
+    """Whichever of its two interfaces torch has."""
     backends: Any = torch.backends
-    seen: list[str] = []
+    is_new = hasattr(backends.cudnn, "conv")
+    owner, name, forbidden = (
+        (backends.cudnn.conv, "fp32_precision", "ieee") if is_new else (backends.cudnn, "allow_tf32", False)
+    )
+    seen: list[Any] = []
 
     class Looks:
         kind = "score"
 
         def compute(self, work: Work) -> None:
-            seen.append(backends.cudnn.conv.fp32_precision)
+            seen.append(getattr(owner, name))
             np.save(work.folder / FILE, np.zeros(1))
 
     images(Runtime("cpu"), Looks())
-    assert seen == ["ieee"]
-    assert backends.cudnn.conv.fp32_precision != "ieee"
+    assert seen == [forbidden]
+    assert getattr(owner, name) != forbidden
 
 
 def test_channels_last_is_told_and_changes_little(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
