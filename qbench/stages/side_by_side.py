@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import torch
 
@@ -49,13 +49,29 @@ def side_by_side(device: torch.device, batches: Sequence[range], run: Run) -> No
             raise
 
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,))
+    futures: list[Future[None]] = []
     try:
-        futures = [pool.submit(attempt, index) for index in range(len(batches))]
+        futures += [pool.submit(attempt, index) for index in range(len(batches))]
         while wait(futures, timeout=0.1).not_done:
             pass  # a wait without end would not hear of Ctrl-C everywhere
         for future in futures:
             future.result()
     finally:
         needed = 0
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
+        _outlast([each for each in futures if not each.cancelled()])
+        pool.shutdown()
         torch.set_num_threads(threads)  # some libraries take the workers' number for everybody's
+
+
+def _outlast(running: Sequence[Future[None]]) -> None:
+    """Wait for batches that are being given up, though Ctrl-C is pressed once more.
+
+    Joining a thread is over when it is interrupted, and Python ends with an abort if torch still computes in one then.
+    """
+    while True:
+        try:
+            wait(running)
+            return
+        except KeyboardInterrupt:
+            continue  # what was pressed first is on its way already
