@@ -5,7 +5,10 @@ The rule, applied to why a stage or a figure failed, to tracebacks in the store,
 - the value of an environment variable whose name says that it is a secret (``HF_TOKEN``, ``AWS_SECRET_ACCESS_KEY``,
   ``DB_PASSWORD``) or another machine (``RAY_ADDRESS``, ``HF_ENDPOINT``, ``https_proxy``) becomes the variable's name;
 - of any address, the user and password become ``***``, and so do values in its query that are named like secrets;
-- what follows ``Bearer`` or ``Basic`` becomes ``***``.
+- what follows ``Bearer`` or ``Basic`` becomes ``***``: whatever it is behind ``Authorization``, elsewhere what has a
+  digit or mixes cases, as no word of a sentence does.
+
+A path stays, where the name says that the variable holds one (``GOOGLE_APPLICATION_CREDENTIALS``, ``SSH_AUTH_SOCK``).
 
 What a suite's author writes into settings is no secret: it decides figures, and records tell all of it.
 """

@@ -51,7 +51,8 @@ def side_by_side(device: torch.device, batches: Sequence[range], run: Run) -> No
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,))
     futures: list[Future[None]] = []
     try:
-        futures += [pool.submit(attempt, index) for index in range(len(batches))]
+        for index in range(len(batches)):
+            futures.append(pool.submit(attempt, index))  # noqa: PERF401 (an interruption must find those before it)
         while wait(futures, timeout=0.1).not_done:
             pass  # a wait without end would not hear of Ctrl-C everywhere
         for future in futures:

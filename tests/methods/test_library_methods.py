@@ -206,7 +206,6 @@ def test_bits_that_a_library_does_not_have_are_refused(
 
 
 def test_boundary_bits_that_quanto_does_not_have_are_refused(create: Create, small_model: SmallModel) -> None:
-    """Where its layer is not asked for, nothing is said."""
     model = small_model(bits="W4A32", boundary_bits=3)
     with pytest.raises(StageError, match="'conv_in' is to have 3 bits, and quanto has 2, 4, 8: give `boundary_bits`"):
         create(Quanto).quantize_weights(model, None, model.bits)
